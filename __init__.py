@@ -1,0 +1,105 @@
+"""Small neural networks for a task, a device and a budget, assembled from pretrained modules.
+
+Public names are imported when they are first used, so ``import nnfactory`` loads no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import bench, build, inspect, load, plan, verify
+    from .factory.errors import (
+        BudgetError,
+        DataError,
+        DeviceError,
+        InconclusiveError,
+        MissingExtraError,
+        NNFactoryError,
+        PrecisionError,
+        ShapeError,
+        SpecError,
+        UnknownNameError,
+        UsageError,
+        VerificationError,
+    )
+    from .factory.schema import (
+        Artifact,
+        Budget,
+        BuildResult,
+        Certificate,
+        DeviceProfile,
+        Estimate,
+        FrontierPoint,
+        Interval,
+        LatencyTable,
+        Measurement,
+        Module,
+        OwnedRange,
+        Parity,
+        Plan,
+        Slot,
+        Task,
+        TensorSpec,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "Budget",
+    "BudgetError",
+    "BuildResult",
+    "Certificate",
+    "DataError",
+    "DeviceError",
+    "DeviceProfile",
+    "Estimate",
+    "FrontierPoint",
+    "InconclusiveError",
+    "Interval",
+    "LatencyTable",
+    "Measurement",
+    "MissingExtraError",
+    "Module",
+    "NNFactoryError",
+    "OwnedRange",
+    "Parity",
+    "Plan",
+    "PrecisionError",
+    "ShapeError",
+    "Slot",
+    "SpecError",
+    "Task",
+    "TensorSpec",
+    "UnknownNameError",
+    "UsageError",
+    "VerificationError",
+    "__version__",
+    "bench",
+    "build",
+    "inspect",
+    "load",
+    "plan",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.endswith("Error"):
+        home = ".factory.errors"
+    elif name[0].isupper():
+        home = ".factory.schema"
+    else:
+        home = ".api"
+    value = getattr(importlib.import_module(home, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""How a network becomes the files an app can use."""

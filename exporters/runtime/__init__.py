@@ -1,0 +1,1 @@
+"""The files that are copied into an artifact; each works alone, without nnfactory."""

@@ -1,0 +1,86 @@
+"""Measured accuracy of a linked network on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .datasets import Images
+from .graph.evaluate import open_model
+from .graph.network import Array, Network, model_from_network
+from .graph.postprocess import OUTPUT
+from .metrics import Matches, match_detections, proportion_interval
+from .schema import Interval
+
+
+def task_images(images: Images, classes: Sequence[int]) -> Images:
+    """The images that hold at least one of the classes, with labels counted within the task.
+
+    Boxes of other classes are dropped. So is every image that holds none of the task's classes:
+    a figure on these images says nothing about false alarms elsewhere.
+    """
+    position = {label: index for index, label in enumerate(classes)}
+    if not images.boxes:
+        index = np.flatnonzero(np.isin(images.labels, list(position)))
+        chosen = images.subset(index)
+        labels = np.array([position[int(label)] for label in chosen.labels], np.int64)
+        return Images(pixels=chosen.pixels, labels=labels, boxes=())
+    index = np.flatnonzero([np.isin(rows[:, 0], list(position)).any() for rows in images.boxes])
+    chosen = images.subset(index)
+    boxes = []
+    for rows in chosen.boxes:
+        mine = rows[np.isin(rows[:, 0], list(position))].copy()
+        mine[:, 0] = [position[int(label)] for label in mine[:, 0]]
+        boxes.append(mine)
+    return Images(pixels=chosen.pixels, labels=chosen.labels, boxes=tuple(boxes))
+
+
+def tensor_from_pixels(pixels: Array) -> Array:
+    """Float images (B, 3, H, W) in [0, 1] from uint8 (B, H, W, 3)."""
+    scaled = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(scaled)
+
+
+def run_on_images(network: Network, pixels: Array) -> list[Array]:
+    """``output0`` of a linked network for every image, without its batch axis.
+
+    Args:
+        network: Linked, with batch 1.
+        pixels: uint8 (B, S, S, 3), already of the network's input size.
+    """
+    run = open_model(model_from_network(network))
+    (name,) = network.inputs
+    return [run({name: tensor_from_pixels(image[None])})[OUTPUT][0] for image in pixels]
+
+
+def hits(network: Network, images: Images) -> Array:
+    """Whether each image is classified correctly, bool (B,)."""
+    answers = np.array([scores.argmax() for scores in run_on_images(network, images.pixels)])
+    return np.asarray(answers == images.labels)
+
+
+def matches(network: Network, images: Images, classes: int) -> Matches:
+    """Detections of every image matched to its boxes."""
+    return match_detections(run_on_images(network, images.pixels), images.boxes, classes)
+
+
+def measure_accuracy(network: Network, images: Images, classes: int) -> Interval:
+    """Top-1 accuracy or AP50 with its 95 % interval, and the number of images.
+
+    Args:
+        network: Linked for a task of ``classes`` classes.
+        images: Of the task, as :func:`task_images` gives them.
+        classes: Number of classes of the task.
+    """
+    if images.boxes:
+        return matches(network, images, classes).interval()
+    correct = hits(network, images)
+    return proportion_interval(int(correct.sum()), len(correct))
+
+
+def accuracy_value(network: Network, images: Images, classes: int) -> float:
+    """Top-1 accuracy or AP50, without an interval."""
+    if images.boxes:
+        return matches(network, images, classes).ap50()
+    return float(hits(network, images).mean())

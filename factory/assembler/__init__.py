@@ -1,0 +1,1 @@
+"""Which modules: their values for a task, the exact choice, the estimate of accuracy."""

@@ -1,0 +1,156 @@
+"""Exact cost of every choice that no device changes: parameters, multiply-adds, peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..graph.costs import op_costs, parameter_count
+from ..graph.memory import activation_bytes, live_tensors
+from ..graph.network import Network, tensor_shapes
+from ..graph.normalization import fold_norms
+from ..graph.postprocess import with_detections, with_probabilities
+from ..library.library import ModuleLibrary
+from ..schema import Slot
+from ..units import MIB
+
+_PER = 1_000_000
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Cost of a library's choices, as integers; ``fixed`` parts hold what is never cut.
+
+    Attributes:
+        params: Per slot the parameters of 0, 1, .. active modules.
+        fixed_params: Parameters of stem, stream and heads.
+        macs: Per slot the multiply-adds of 0, 1, .. active modules.
+        fixed_macs: Multiply-adds of stem, stream and heads.
+        live_bytes: Per block slot the largest sum of live activations while it runs.
+        fixed_live_bytes: The same outside all block slots.
+        table_bytes: Constants of the answer (anchors and the like).
+        modules: Per slot the parameters of one module.
+    """
+
+    params: Mapping[str, tuple[int, ...]]
+    fixed_params: int
+    macs: Mapping[str, tuple[int, ...]]
+    fixed_macs: int
+    live_bytes: Mapping[str, tuple[int, ...]]
+    fixed_live_bytes: int
+    table_bytes: int
+    modules: Mapping[str, int]
+
+    def total_params(self, counts: Counts) -> int:
+        """Parameters of a plan; ``counts`` has every slot, the classes included."""
+        return self.fixed_params + sum(self.params[s][k] for s, k in counts.items())
+
+    def total_macs(self, counts: Counts) -> int:
+        """Multiply-adds of a plan."""
+        return self.fixed_macs + sum(self.macs[s][k] for s, k in counts.items())
+
+    def peak_bytes(self, counts: Counts) -> int:
+        """Weights plus the largest sum of live activations."""
+        live = max(self.live_bytes[s][k] for s, k in counts.items() if s in self.live_bytes)
+        weights = 4 * self.total_params(counts) + self.table_bytes
+        return weights + max(live, self.fixed_live_bytes)
+
+    def peak_mib(self, counts: Counts) -> float:
+        """:meth:`peak_bytes` in MiB."""
+        return self.peak_bytes(counts) / MIB
+
+    def sparsity(self, counts: Counts) -> float:
+        """Share of the parameters owned by modules that the plan leaves out, in [0, 1)."""
+        total = sum(self.modules[s] * (len(self.params[s]) - 1) for s in self.modules)
+        return 1 - sum(self.modules[s] * k for s, k in counts.items()) / total
+
+
+def narrowed_shapes(
+    shapes: Mapping[str, tuple[int, ...]], network: Network, slot: Slot, count: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes with only ``count`` modules of a slot active; ``network`` is the whole one."""
+    result = dict(shapes)
+    for name in slot.gated:
+        if name in shapes:
+            shape = shapes[name]
+            result[name] = (shape[0], shape[1] * count // slot.groups, *shape[2:])
+    for module in slot.modules[:1]:
+        for owned in module.owns:
+            if owned.tensor in shapes:
+                full = list(shapes[owned.tensor])
+                full[owned.axis] = full[owned.axis] * count // slot.groups
+                result[owned.tensor] = tuple(full)
+    return result
+
+
+@lru_cache(maxsize=16)
+def footprint(library: ModuleLibrary) -> Footprint:
+    """The footprint of a library; computed once."""
+    folded = fold_norms(library.network)
+    answer = (
+        with_probabilities(folded)
+        if library.kind == "cls"
+        else with_detections(folded, library.head_strides, library.input_size)
+    )
+    shapes = tensor_shapes(answer)
+    total_macs = sum(row.macs for row in op_costs(answer, shapes))
+    params: dict[str, tuple[int, ...]] = {}
+    macs: dict[str, tuple[int, ...]] = {}
+    for slot in library.slots:
+        size = round(slot.modules[0].mparams * _PER)
+        work = round(slot.modules[0].mmacs * _PER)
+        params[slot.name] = tuple(
+            count * size + (slot.block_params if count else 0) for count in range(slot.groups + 1)
+        )
+        macs[slot.name] = tuple(count * work for count in range(slot.groups + 1))
+    weights = sum(array.nbytes for array in answer.weights.values())
+    live, fixed_live = _live_bytes(answer, shapes, library)
+    total_params = parameter_count(folded)
+    return Footprint(
+        params=params,
+        fixed_params=total_params - sum(row[-1] for row in params.values()),
+        macs=macs,
+        fixed_macs=total_macs - sum(row[-1] for row in macs.values()),
+        live_bytes=live,
+        fixed_live_bytes=fixed_live,
+        table_bytes=weights - 4 * total_params,
+        modules={slot.name: round(slot.modules[0].mparams * _PER) for slot in library.slots},
+    )
+
+
+def _live_bytes(
+    network: Network, shapes: Mapping[str, tuple[int, ...]], library: ModuleLibrary
+) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Per block slot and count, and outside the blocks, the largest sum of live activations.
+
+    The tensors of the classes are counted at full size: they are small.
+    """
+    rows = live_tensors(network)
+    owner = {name: slot for slot in library.blocks for name in slot.nodes}
+    running = {
+        name: [live for node, live in zip(network.nodes, rows, strict=True) if node.name in nodes]
+        for name, nodes in ((slot.name, set(slot.nodes)) for slot in library.blocks)
+    }
+    outside = [
+        live for node, live in zip(network.nodes, rows, strict=True) if node.name not in owner
+    ]
+    result = {}
+    for slot in library.blocks:
+        sizes = []
+        for count in range(slot.groups + 1):
+            narrow = narrowed_shapes(shapes, network, slot, count)
+            sizes.append(max(activation_bytes(live, narrow) for live in running[slot.name]))
+        result[slot.name] = (0 if slot.min_groups == 0 else sizes[0], *sizes[1:])
+    return result, max(activation_bytes(live, shapes) for live in outside)
+
+
+def full_counts(library: ModuleLibrary) -> dict[str, int]:
+    """Every module of every block."""
+    return {slot.name: slot.groups for slot in library.blocks}
+
+
+def empty_counts(library: ModuleLibrary) -> dict[str, int]:
+    """The least number of modules of every block."""
+    return {slot.name: slot.min_groups for slot in library.blocks}

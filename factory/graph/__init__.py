@@ -1,0 +1,1 @@
+"""Reading, costing, cutting and renormalizing ONNX graphs; knows no task and no device."""

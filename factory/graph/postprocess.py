@@ -1,0 +1,117 @@
+"""From raw outputs to the answer of an artifact: probabilities, or the 100 best boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from .network import Array, Network
+
+OUTPUT = "output0"
+DETECTIONS = 100
+
+
+def with_probabilities(network: Network) -> Network:
+    """Append a softmax: ``output0`` (1, N) sums to one."""
+    ((logits, shape),) = network.outputs.items()
+    node = helper.make_node("Softmax", [logits], [OUTPUT], name="/answer/softmax", axis=1)
+    return replace(network, nodes=(*network.nodes, node), outputs={OUTPUT: shape})
+
+
+def with_detections(network: Network, strides: Sequence[int], input_size: int) -> Network:
+    """Append decoding and TopK: ``output0`` (1, 100, 6), best first.
+
+    A row is x1, y1, x2, y2 in input pixels, score, class. Rows that the feature maps have no
+    positions for are zero. No NonMaxSuppression: the heads were trained one-to-one.
+
+    Args:
+        network: With outputs ``classes{stride}`` (1, N, H, W) and ``boxes{stride}`` (1, 4, H, W),
+            the raw distances to left, top, right, bottom in units of the stride.
+        strides: Of the feature maps that detect.
+        input_size: Side of the input in pixels.
+    """
+    classes = network.outputs[f"classes{strides[0]}"][1]
+    anchors, scales = _anchor_tables(strides, input_size)
+    positions = len(anchors)
+    kept = min(DETECTIONS, positions)
+    graph = _Appender()
+    graph.weights["/answer/anchors"], graph.weights["/answer/scales"] = anchors, scales
+    logits, raw = (
+        graph.add(
+            "Concat",
+            [
+                graph.add("Reshape", [f"{name}{s}", graph.int64([1, channels, -1])]) for s in strides
+            ],
+            axis=2,
+        )
+        for name, channels in (("classes", classes), ("boxes", 4))
+    )
+    best = graph.add("ReduceMax", [logits], axes=[1], keepdims=0)  # (1, A)
+    label = graph.add("ArgMax", [logits], axis=1, keepdims=0)  # (1, A)
+    top, index = graph.add2("TopK", [best, graph.int64([kept])], axis=1)  # (1, k)
+    rows = graph.add("Reshape", [index, graph.int64([kept])])
+    sides = graph.add("Softplus", [graph.add("Gather", [raw, rows], axis=2)])  # (1, 4, k)
+    sides = graph.add("Transpose", [sides], perm=[0, 2, 1])  # (1, k, 4)
+    reach = graph.add("Mul", [sides, graph.add("Gather", ["/answer/scales", rows], axis=0)])
+    boxes = graph.add("Add", [reach, graph.add("Gather", ["/answer/anchors", rows], axis=0)])
+    boxes = graph.add("Clip", [boxes, graph.float32(0.0), graph.float32(float(input_size))])
+    score = graph.add("Unsqueeze", [graph.add("Sigmoid", [top]), graph.int64([2])])
+    chosen = graph.add("Cast", [graph.add("GatherElements", [label, index], axis=1)], to=1)
+    chosen = graph.add("Unsqueeze", [chosen, graph.int64([2])])
+    parts = graph.add("Concat", [boxes, score, chosen], axis=2)  # (1, k, 6)
+    missing = np.zeros((1, DETECTIONS - kept, 6), np.float32)
+    if kept < DETECTIONS:
+        graph.weights["/answer/padding"] = missing
+        graph.add("Concat", [parts, "/answer/padding"], axis=1, output=OUTPUT)
+    else:
+        graph.nodes[-1].output[0] = OUTPUT
+    return replace(
+        network,
+        nodes=(*network.nodes, *graph.nodes),
+        weights={**network.weights, **graph.weights},
+        outputs={OUTPUT: (1, DETECTIONS, 6)},
+    )
+
+
+def _anchor_tables(strides: Sequence[int], input_size: int) -> tuple[Array, Array]:
+    """Centre twice, and signed stride, of every position: (A, 4) each."""
+    anchors, scales = [], []
+    for stride in strides:
+        axis = (np.arange(input_size // stride) + 0.5) * stride
+        y, x = np.meshgrid(axis, axis, indexing="ij")
+        anchors.append(np.stack((x, y, x, y), -1).reshape(-1, 4))
+        scales.append(np.tile([-stride, -stride, stride, stride], (axis.size**2, 1)))
+    return np.concatenate(anchors).astype(np.float32), np.concatenate(scales).astype(np.float32)
+
+
+class _Appender:
+    """Collects nodes with generated names."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, Array] = {}
+
+    def add(self, op: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
+        name = f"/answer/{op.lower()}{len(self.nodes)}"
+        node = helper.make_node(op, inputs, [output or name], name=name, **attributes)
+        self.nodes.append(node)
+        return node.output[0]
+
+    def add2(self, op: str, inputs: list[str], **attributes: object) -> tuple[str, str]:
+        name = self.add(op, inputs, **attributes)
+        self.nodes[-1].output.append(f"{name}.index")
+        return name, f"{name}.index"
+
+    def int64(self, values: list[int]) -> str:
+        return self._constant(np.array(values, np.int64))
+
+    def float32(self, value: float) -> str:
+        return self._constant(np.array(value, np.float32))
+
+    def _constant(self, array: Array) -> str:
+        name = f"/answer/constant{len(self.weights)}"
+        self.weights[name] = array
+        return name

@@ -1,0 +1,1 @@
+"""Module libraries on disk: open, check, list, write."""

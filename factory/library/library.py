@@ -1,0 +1,126 @@
+"""A module library in memory: the supernet, its modules and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UnknownNameError, UsageError
+from ..graph.network import Array, Network
+from ..schema import Slot, Task
+
+CLASSES = "classes"  # name of the slot that holds the classes
+NORMALIZATIONS = ("sliced", "stored", "reestimated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Statistics:
+    """Moments at every normalization of sampled plans, measured when publishing.
+
+    Attributes:
+        counts: (S, B) active groups of every block in each sampled plan.
+        mean: Per BatchNormalization node (S, C).
+        variance: Per BatchNormalization node (S, C).
+    """
+
+    counts: Array
+    mean: Mapping[str, Array]
+    variance: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModuleLibrary:
+    """All modules of one supernet.
+
+    Attributes:
+        name: Such as "fod31".
+        id: First 16 hex digits of the SHA-256 of ``library.toml``, which holds all file hashes.
+        kind: "cls" or "det".
+        card: Everything in ``library.toml``: metric, data, licences, recipe, compute.
+        classes: Class names in output order.
+        wordnet: WordNet id per class, or empty.
+        input_size: Side of the input in pixels.
+        head_strides: Strides of the feature maps that detect (det).
+        normalization: What wins on validation images: see ``NORMALIZATIONS``.
+        network: The whole network, normalization unfolded.
+        slots: Blocks in execution order, then the classes.
+        importance: (K, M) per class the importance of every block module, slot after slot, at
+            "full" and at "half" width.
+        statistics: Moments of sampled plans, for "stored" normalization; None in a draft.
+        accuracy: ``accuracy.json``: the fit of the accuracy estimate and its measured pairs.
+        folder: Where it is.
+    """
+
+    name: str
+    id: str
+    kind: str
+    card: Mapping[str, Any]
+    classes: tuple[str, ...]
+    wordnet: tuple[str, ...]
+    input_size: int
+    head_strides: tuple[int, ...]
+    normalization: str
+    network: Network
+    slots: tuple[Slot, ...]
+    importance: Mapping[str, Array]
+    statistics: Statistics | None
+    accuracy: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def blocks(self) -> tuple[Slot, ...]:
+        """The slots whose modules the assembler chooses."""
+        return tuple(slot for slot in self.slots if slot.kind == "block")
+
+    @property
+    def class_slot(self) -> Slot:
+        """The slot whose modules the task chooses."""
+        return next(slot for slot in self.slots if slot.kind == "classes")
+
+    def class_index(self, name: str) -> int:
+        """Position of a class by its name, its first WordNet synonym or its WordNet id.
+
+        Raises:
+            UnknownNameError: No class answers to the name.
+        """
+        index = self._class_names().get(name.strip().casefold())
+        if index is None:
+            raise UnknownNameError.with_suggestion(
+                f"class in library '{self.name}'", name, self._spellings(),
+                listing=f"nnfactory modules show {self.name}",
+            )  # fmt: skip
+        return index
+
+    def task(self, classes: tuple[str, ...] = ()) -> Task:
+        """The task with these classes in the library's order; none means all of them.
+
+        Raises:
+            UnknownNameError: No class answers to a name.
+            UsageError: A class is named twice.
+        """
+        if not classes:
+            return Task(kind=self.kind, classes=self.classes)
+        index = [self.class_index(name) for name in classes]
+        twice = sorted({self.classes[i] for i in index if index.count(i) > 1})
+        if twice:
+            raise UsageError(f"Class {twice[0]!r} is named more than once.")
+        return Task(kind=self.kind, classes=tuple(self.classes[i] for i in sorted(index)))
+
+    def class_indices(self, task: Task) -> tuple[int, ...]:
+        """Positions of a task's classes, rising."""
+        return tuple(self.class_index(name) for name in task.classes)
+
+    def _class_names(self) -> dict[str, int]:
+        names: dict[str, int] = {}
+        for index, name in enumerate(self.classes):
+            names.setdefault(name.split(",")[0].strip().casefold(), index)
+        for index, name in enumerate(self.wordnet):
+            names[name.casefold()] = index
+        for index, name in enumerate(self.classes):
+            names[name.casefold()] = index
+        return names
+
+    def _spellings(self) -> list[str]:
+        return [name.split(",")[0].strip() for name in self.classes] + list(self.wordnet)

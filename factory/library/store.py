@@ -1,0 +1,193 @@
+"""Finding, opening and listing module libraries; every file is checked against its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from ..errors import DataError, NNFactoryError, UnknownNameError
+from ..graph.network import load_network
+from ..schema import Module, OwnedRange, Slot
+from .library import NORMALIZATIONS, ModuleLibrary, Statistics
+
+SHIPPED = Path(__file__).resolve().parents[1] / "libraries"
+CARD = "library.toml"
+
+
+def user_libraries() -> Path:
+    """Where ``modules publish`` puts libraries of the user."""
+    return Path(platformdirs.user_data_dir("nnfactory", appauthor=False)) / "libraries"
+
+
+def library_folders() -> dict[str, Path]:
+    """Folder of every library by name; the user's own hide shipped ones of the same name."""
+    found: dict[str, Path] = {}
+    for root in (SHIPPED, user_libraries()):
+        if root.is_dir():
+            found |= {p.name: p for p in sorted(root.iterdir()) if (p / CARD).is_file()}
+    return found
+
+
+def open_library(name_or_path: str | Path) -> ModuleLibrary:
+    """Open a library by name or folder.
+
+    Raises:
+        UnknownNameError: There is none.
+        DataError: A file is missing, damaged or malformed.
+    """
+    folders = library_folders()
+    path = folders.get(str(name_or_path), Path(name_or_path))
+    if not (path / CARD).is_file():
+        raise UnknownNameError.with_suggestion(
+            "module library", str(name_or_path), folders, listing="nnfactory modules list"
+        )
+    return _open(path.resolve(), (path / CARD).stat().st_mtime_ns)
+
+
+def default_library(kind: str) -> ModuleLibrary:
+    """The first library of a kind, shipped ones first.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    for path in library_folders().values():
+        if read_card(path)[0].get("kind") == kind:
+            return open_library(path)
+    raise UnknownNameError(
+        f"No module library for '{kind}' is installed.",
+        hints=["'nnfactory modules list' shows what is", "'nnfactory modules train' makes one"],
+    )
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """The parsed ``library.toml`` and the identity of the library.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    try:
+        raw = (folder / CARD).read_bytes()
+        return tomllib.loads(raw.decode()), hashlib.sha256(raw).hexdigest()[:16]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{folder / CARD} cannot be read: {error}.") from error
+
+
+@cache
+def _open(folder: Path, _changed_ns: int) -> ModuleLibrary:
+    card, identity = read_card(folder)
+    try:
+        _check_files(folder, card["files"])
+        return _library(folder, card, identity)
+    except NNFactoryError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, OSError, SafetensorError) as error:
+        raise DataError(f"{folder} is no valid module library: {error!r}.") from error
+
+
+def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            raise DataError(f"Library file {path} is missing.")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise DataError(
+                f"Library file {path} is damaged: its SHA-256 differs from {CARD}.",
+                hints=["install the library again, or publish it again"],
+            )
+
+
+def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary:
+    normalization = card["normalization"]["mode"]
+    if card["kind"] not in ("cls", "det") or normalization not in NORMALIZATIONS:
+        raise DataError(f"{folder / CARD}: unknown kind or normalization.")
+    values = load_safetensors((folder / "values.safetensors").read_bytes())
+    table = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    slots = tuple(slot_from_table(row) for row in table["slots"])
+    classes, modules = len(card["classes"]), sum(s.groups for s in slots if s.kind == "block")
+    importance = {name: values[f"importance.{name}"] for name in ("full", "half")}
+    if any(array.shape != (classes, modules) for array in importance.values()):
+        raise DataError(f"{folder}: the importance must have shape ({classes}, {modules}).")
+    return ModuleLibrary(
+        name=card["name"],
+        id=identity,
+        kind=card["kind"],
+        card=card,
+        classes=tuple(card["classes"]),
+        wordnet=tuple(card.get("wordnet", ())),
+        input_size=card["input"]["size"],
+        head_strides=tuple(card["input"].get("head_strides", ())),
+        normalization=normalization,
+        network=load_network(folder / "supernet.onnx"),
+        slots=slots,
+        importance=importance,
+        statistics=_statistics(folder / "statistics.npz"),
+        accuracy=json.loads((folder / "accuracy.json").read_text(encoding="utf-8")),
+        folder=folder,
+    )
+
+
+def _statistics(path: Path) -> Statistics:
+    """Keys are ``counts``, and ``node|mean`` and ``node|std`` as float16."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    wide = {key: array.astype(np.float32) for key, array in arrays.items() if "|" in key}
+    return Statistics(
+        counts=arrays["counts"].astype(np.int64),
+        mean={key[:-5]: array for key, array in wide.items() if key.endswith("|mean")},
+        variance={key[:-4]: array**2 for key, array in wide.items() if key.endswith("|std")},
+    )
+
+
+def slot_from_table(row: dict[str, Any]) -> Slot:
+    """A slot from ``modules.json``."""
+    modules = tuple(
+        Module(
+            slot=row["name"],
+            index=index,
+            owns=tuple(
+                OwnedRange(tensor=str(t), axis=int(a), start=int(i), stop=int(j))
+                for t, a, i, j in owned
+            ),
+            mparams=float(row["mparams"]),
+            mmacs=float(row["mmacs"]),
+        )
+        for index, owned in enumerate(row["owns"])
+    )
+    return Slot(
+        name=row["name"], kind=row["kind"], modules=modules, min_groups=int(row["min_groups"]),
+        nodes=tuple(row["nodes"]), gated=tuple(row["gated"]),
+        block_params=int(row["block_params"]), stream=row["stream"], branch=row["branch"],
+        output=row["output"],
+    )  # fmt: skip
+
+
+def table_from_slot(slot: Slot) -> dict[str, Any]:
+    """A slot for ``modules.json``; all modules of a slot cost the same."""
+    return {
+        "name": slot.name,
+        "kind": slot.kind,
+        "min_groups": slot.min_groups,
+        "block_params": slot.block_params,
+        "mparams": slot.modules[0].mparams,
+        "mmacs": slot.modules[0].mmacs,
+        "nodes": list(slot.nodes),
+        "gated": list(slot.gated),
+        "stream": slot.stream,
+        "branch": slot.branch,
+        "output": slot.output,
+        "owns": [[[o.tensor, o.axis, o.start, o.stop] for o in m.owns] for m in slot.modules],
+    }

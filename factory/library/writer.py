@@ -1,0 +1,114 @@
+"""Writing a module library to disk, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from safetensors.numpy import save_file
+
+from ..errors import UsageError
+from ..graph.network import Array, Network, model_from_network
+from ..schema import Slot
+from .library import Statistics
+from .store import CARD, table_from_slot
+
+
+def write_library(
+    folder: Path,
+    *,
+    card: Mapping[str, Any],
+    network: Network,
+    slots: Sequence[Slot],
+    importance: Mapping[str, Array],
+    statistics: Statistics,
+    accuracy: Mapping[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Write every file beside ``folder``, then move the whole into place.
+
+    Args:
+        folder: The library's place; its name is the library's name.
+        card: ``library.toml`` without the table of files.
+        network: The supernet, normalization unfolded.
+        slots: Its modules.
+        importance: See :class:`ModuleLibrary`.
+        statistics: See :class:`ModuleLibrary`.
+        accuracy: See :class:`ModuleLibrary`.
+        overwrite: Replace what is there.
+
+    Raises:
+        UsageError: Something is there and ``overwrite`` is false.
+    """
+    if folder.exists() and not overwrite:
+        raise UsageError(f"{folder} exists already.", hints=["--overwrite replaces it"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model = model_from_network(network)
+        onnx.checker.check_model(model, full_check=True)
+        (staging / "supernet.onnx").write_bytes(model.SerializeToString())
+        _write_json(staging / "modules.json", {"slots": [table_from_slot(slot) for slot in slots]})
+        arrays = {f"importance.{k}": np.ascontiguousarray(v) for k, v in importance.items()}
+        save_file(arrays, staging / "values.safetensors")
+        _write_statistics(staging / "statistics.npz", statistics)
+        _write_json(staging / "accuracy.json", accuracy)
+        files = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(staging.iterdir())
+        }
+        (staging / CARD).write_text(toml_text({**card, "files": files}), encoding="utf-8")
+        staging.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staging, folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _write_statistics(path: Path, statistics: Statistics) -> None:
+    """Means and standard deviations as float16: a tenth of a percent is enough for both."""
+    arrays = {"counts": statistics.counts.astype(np.int16)}
+    for node, mean in statistics.mean.items():
+        arrays[f"{node}|mean"] = mean.astype(np.float16)
+        arrays[f"{node}|std"] = np.sqrt(statistics.variance[node]).astype(np.float16)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _write_json(path: Path, table: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
+
+
+def toml_text(table: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of nested tables of strings, numbers, booleans and lists of these.
+
+    A JSON string is a TOML basic string, which is all the quoting that is needed.
+    """
+    plain, nested = [], []
+    for key, value in table.items():
+        name = key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+        if isinstance(value, Mapping):
+            path = f"{prefix}{name}"
+            nested.append(f"\n[{path}]\n{toml_text(value, f'{path}.')}")
+        elif value is not None:
+            plain.append(f"{name} = {_toml_value(value)}\n")
+    return "".join(plain + nested)
+
+
+def _toml_value(value: object) -> str:
+    """One value on one line; tables inside lists are written inline."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items())
+        return f"{{ {inside} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    return json.dumps(value, ensure_ascii=False)

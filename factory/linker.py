@@ -1,0 +1,167 @@
+"""From a plan to one ordinary, dense, small network: cut, normalize, fold, answer; with proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import DataError, VerificationError
+from .graph.cut import cut, mask
+from .graph.evaluate import open_model
+from .graph.network import Array, Network, model_from_network
+from .graph.normalization import Moments, estimate_moments, fold_norms, with_moments
+from .graph.postprocess import with_detections, with_probabilities
+from .library.library import CLASSES, ModuleLibrary
+from .schema import Parity, Plan
+
+PROOF_INPUTS = 8
+TOLERANCE = 1e-4
+NEIGHBORS = 4  # sampled plans whose moments are averaged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linked:
+    """What linking gives.
+
+    Attributes:
+        cut: Dense network with raw outputs and normalization unfolded.
+        folded: The same with normalization folded into the convolutions.
+        network: The folded network with the answer appended; this is what is exported.
+    """
+
+    cut: Network
+    folded: Network
+    network: Network
+
+
+def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> Linked:
+    """Cut the modules of a plan out of the library's network.
+
+    Args:
+        library: The library that the plan was made for.
+        plan: Active modules, classes and normalization.
+        images: (B, 3, S, S) in [0, 1]; needed by, and only used for, "reestimated" normalization.
+
+    Raises:
+        DataError: The plan belongs to another library, or images are missing.
+    """
+    if plan.library_id != library.id:
+        raise DataError(
+            f"The plan was made for library {plan.library!r} {plan.library_id}, "
+            f"this is {library.name!r} {library.id}."
+        )
+    dense = cut(_normalized(library, plan), library.slots, _active(library, plan))
+    if plan.normalization == "reestimated":
+        if images is None:
+            raise DataError("Re-estimated normalization needs images of the task.")
+        dense = with_moments(dense, estimate_moments(dense, images))
+    folded = fold_norms(dense)
+    if library.kind == "cls":
+        answer = with_probabilities(folded)
+    else:
+        answer = with_detections(folded, library.head_strides, library.input_size)
+    return Linked(cut=dense, folded=folded, network=replace(answer, name=f"nnfactory-{plan.id}"))
+
+
+def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, ...]:
+    """Check that linking and folding changed nothing, on random inputs.
+
+    The raw outputs of the cut network are compared with those of the whole library network with
+    the channels of the removed modules zeroed, and the folded network with the unfolded one.
+    Re-estimated statistics exist only in the cut network; there the comparison of the cut uses
+    the statistics as trained on both sides.
+
+    Raises:
+        VerificationError: A difference exceeds the tolerance of 1e-4.
+    """
+    active = _active(library, plan)
+    reference = mask(_normalized(library, plan), library.slots, active)
+    dense = linked.cut
+    if plan.normalization == "reestimated":
+        dense = cut(library.network, library.slots, active)
+    classes = list(active[CLASSES])
+    inputs = proof_inputs(library.input_size)
+    outputs = {
+        name: _run_all(network, inputs)
+        for name, network in (("library", reference), ("cut", dense), ("folded", linked.folded))
+    }
+    if plan.normalization == "reestimated":
+        outputs["unfolded"] = _run_all(linked.cut, inputs)
+    for rows in outputs["library"]:
+        for name in library.class_slot.gated:
+            rows[name] = rows[name][:, classes]
+    unfolded = outputs.get("unfolded", outputs["cut"])
+    parities = (
+        _parity("library with removed channels zeroed", "linked", outputs["library"], outputs["cut"]),
+        _parity("linked", "normalization folded", unfolded, outputs["folded"]),
+    )
+    for parity in parities:
+        if not parity.passed:
+            raise VerificationError(
+                f"'{parity.a}' and '{parity.b}' differ by {parity.max_abs:.2e}, more than "
+                f"{parity.tolerance:.0e}. The table of modules does not fit the network.",
+                hints=[f"publish library '{library.name}' again"],
+            )
+    return parities
+
+
+def proof_inputs(size: int) -> Array:
+    """Eight fixed inputs (8, 1, 3, size, size) in [0, 1]: noise from fine to coarse."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(PROOF_INPUTS):
+        cells = max(1, size >> (index % 4))
+        coarse = rng.random((3, cells, cells), dtype=np.float32)
+        rows.append(np.kron(coarse, np.ones((-(-size // cells),) * 2, np.float32))[:, :size, :size])
+    return np.stack(rows)[:, None]
+
+
+def _active(library: ModuleLibrary, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Active modules of all slots, the classes included."""
+    unknown = set(plan.active) ^ {slot.name for slot in library.blocks}
+    if unknown:
+        raise DataError(f"The plan does not fit library '{library.name}': slots {sorted(unknown)}.")
+    return {**plan.active, CLASSES: library.class_indices(plan.task)}
+
+
+def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
+    """The whole network with the statistics that the plan asks for, before the cut."""
+    if plan.normalization != "stored":
+        return library.network
+    return with_moments(library.network, stored_moments(library, plan.counts))
+
+
+def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[str, Moments]:
+    """Moments for a plan: the mean over the nearest sampled plans, weighted by nearness.
+
+    The distance of two plans is that of their shares of active groups per block. A plan that was
+    sampled gets its own moments.
+    """
+    statistics = library.statistics
+    if statistics is None:
+        raise DataError(f"Library '{library.name}' holds no statistics.")
+    groups = np.array([slot.groups for slot in library.blocks])
+    mine = np.array([counts[slot.name] for slot in library.blocks])
+    distance = np.linalg.norm((statistics.counts - mine) / groups, axis=1)
+    nearest = np.argsort(distance, kind="stable")[:NEIGHBORS]
+    weight = 1 / (distance[nearest] + 1e-6) ** 2
+    weight = (weight / weight.sum()).astype(np.float32)
+    return {
+        node: (weight @ mean[nearest], weight @ statistics.variance[node][nearest])
+        for node, mean in statistics.mean.items()
+    }
+
+
+def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:
+    run = open_model(model_from_network(network))
+    (name,) = network.inputs
+    return [run({name: image}) for image in inputs]
+
+
+def _parity(a: str, b: str, left: list[dict[str, Array]], right: list[dict[str, Array]]) -> Parity:
+    worst = max(
+        float(np.abs(x[name] - y[name]).max()) for x, y in zip(left, right, strict=True) for name in x
+    )
+    return Parity(a=a, b=b, n=len(left), max_abs=worst, tolerance=TOLERANCE)

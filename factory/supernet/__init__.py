@@ -1,0 +1,1 @@
+"""The elastic network and its training; the only folder that imports torch."""

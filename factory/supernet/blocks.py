@@ -1,0 +1,82 @@
+"""Elastic layers: a residual block that runs with any prefix of its channel groups."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch normalization; either side can be narrowed.
+
+    A narrowed call normalizes with the statistics of its own batch and leaves the running
+    statistics alone: those belong to the full network.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+
+    def forward(
+        self, x: Tensor, *, c_in: int | None = None, c_out: int | None = None, own: bool = True
+    ) -> Tensor:
+        """Map (B, c_in, H, W) to (B, c_out, H / stride, W / stride).
+
+        Args:
+            x: Input with ``c_in`` channels.
+            c_in: Leading input channels in use; all by default.
+            c_out: Leading output channels in use; all by default.
+            own: Whether this call speaks for the full network and may use and update the
+                running statistics.
+        """
+        weight = self.conv.weight[:c_out, :c_in]
+        y = F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
+        if own:
+            return self.norm(y)
+        return F.batch_norm(
+            y, None, None, self.norm.weight[:c_out], self.norm.bias[:c_out], training=True
+        )
+
+
+class ElasticBlock(nn.Module):
+    """Residual block with a gated hidden width: 3x3 convolution, ReLU, 1x1 convolution, add.
+
+    The stream (input, shortcut, output) is never narrowed, so a block with fewer groups fits
+    every neighbour. A block that keeps resolution and channels can be skipped.
+    """
+
+    def __init__(self, c_in: int, c_out: int, hidden: int, group: int, stride: int) -> None:
+        super().__init__()
+        self.group = group
+        self.groups = hidden // group
+        self.skippable = stride == 1 and c_in == c_out
+        self.expand = ConvNorm(c_in, hidden, 3, stride)
+        self.project = ConvNorm(hidden, c_out, 1)
+        self.shortcut = None if self.skippable else ConvNorm(c_in, c_out, 1)
+        self.stride = stride
+        nn.init.constant_(self.project.norm.weight, 0.5)
+
+    def forward(
+        self, x: Tensor, width: int, *, own: bool = True, gate: Tensor | None = None
+    ) -> Tensor:
+        """Run with the first ``width`` groups; 0 skips the block.
+
+        Args:
+            x: (B, c_in, H, W).
+            width: Active groups, in 0..groups; at least 1 when the block cannot be skipped.
+            own: See :class:`ConvNorm`.
+            gate: Factors of the active groups, (B, width), for importance; None means 1.
+        """
+        base = x if self.shortcut is None else self.shortcut(self._pool(x), own=own)
+        if width == 0:
+            return base
+        hidden = width * self.group
+        h = torch.relu(self.expand(x, c_out=hidden, own=own))  # (B, hidden, H', W')
+        if gate is not None:
+            h = h * gate.repeat_interleave(self.group, 1)[:, :, None, None]
+        return base + self.project(h, c_in=hidden, own=own)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2) if self.stride == 2 else x

@@ -1,0 +1,345 @@
+"""From a trained supernet to a module library: everything the assembler and linker need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..accuracy_measurement import (
+    accuracy_value,
+    hits,
+    matches,
+    measure_accuracy,
+    task_images,
+    tensor_from_pixels,
+)
+from ..assembler.accuracy import Pair, fit_accuracy
+from ..assembler.assemble import assemble, plan_from_counts
+from ..assembler.footprint import full_counts
+from ..assembler.values import SCALE, WIDTHS, slot_values
+from ..datasets import DataSet, Images
+from ..graph.cut import mask
+from ..graph.network import Array, Network
+from ..graph.normalization import estimate_moments
+from ..library.library import NORMALIZATIONS, ModuleLibrary, Statistics
+from ..library.writer import write_library
+from ..linker import link
+from ..schema import Budget, LatencyTable, Plan, Slot, Task
+from .importance import measure_importance
+from .network import Classifier, Detector
+from .onnx_graph import network_from_weights
+from .recipe import Recipe, table_from_recipe
+from .sampling import sample_widths
+
+Report = Callable[[str, int, int], None]
+PAIRS = 320
+TASK_SIZES = {"cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100), "det": (1, 2, 3, 4, 6, 8, 12, 20)}
+STATISTICS_PLANS = 64
+TOLERATED = 0.003  # a mode that needs no images wins within this accuracy
+
+
+def publish(
+    recipe: Recipe,
+    network: Classifier | Detector,
+    data: DataSet,
+    folder: Path,
+    *,
+    compute: str,
+    train_seconds: float,
+    overwrite: bool = False,
+    report: Report = lambda phase, done, total: None,
+) -> None:
+    """Measure a trained supernet and write the library.
+
+    Choices (normalization, width of the importance) are made on validation images; the test
+    split is used once, for the figure in ``library.toml``.
+
+    Args:
+        recipe: What was trained.
+        network: The trained supernet, on the CPU.
+        data: The images it was trained on, with all splits.
+        folder: Where the library goes.
+        compute: What trained it, in words.
+        train_seconds: How long.
+        overwrite: Replace a library that is there.
+        report: Called with (phase, done, total).
+    """
+    network.eval()
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    graph, slots = network_from_weights(recipe.architecture, weights)
+    per_class = 24 if recipe.architecture.kind == "cls" else 64
+    importance = measure_importance(
+        network, data.train, recipe.architecture.classes, per_class=per_class,
+        report=lambda done, total: report("importance", done, total),
+    )  # fmt: skip
+    draft = _draft(recipe, data, graph, slots, importance, folder)
+    statistics = measure_statistics(draft, data.train, report)
+    draft = dataclasses.replace(draft, statistics=statistics)
+    draft, widths = _with_best_width(draft, data, report)
+    draft, modes = _with_best_normalization(draft, data, report)
+    accuracy = _accuracy_table(draft, data, report)
+    report("test split", 0, 1)
+    metric = measure_accuracy(full_network(draft, data), data.test, len(draft.classes))
+    card = {
+        **draft.card,
+        "metric": {
+            "name": "top-1" if draft.kind == "cls" else "AP50", "split": "test",
+            "value": round(metric.value, 4), "low": round(metric.low, 4),
+            "high": round(metric.high, 4), "level": metric.level, "n": metric.n,
+        },
+        "normalization": {"mode": draft.normalization, "validation": modes},
+        "values": {"width": draft.card["values"]["width"], "validation": widths},
+        "training": {
+            "compute": compute, "hours": round(train_seconds / 3600, 2),
+            "recipe": table_from_recipe(recipe),
+        },
+    }  # fmt: skip
+    write_library(
+        folder, card=card, network=graph, slots=slots, importance=importance,
+        statistics=statistics, accuracy=accuracy, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def _draft(
+    recipe: Recipe,
+    data: DataSet,
+    graph: Network,
+    slots: tuple[Slot, ...],
+    importance: Mapping[str, Array],
+    folder: Path,
+) -> ModuleLibrary:
+    """The library in memory, before anything was chosen on validation images."""
+    shape = recipe.architecture
+    card: dict[str, Any] = {
+        "schema": 1,
+        "name": recipe.name,
+        "title": recipe.title,
+        "kind": shape.kind,
+        "classes": list(data.classes),
+        "wordnet": list(data.wordnet),
+        "input": {
+            "size": shape.input_size, "color": "RGB", "range": [0.0, 1.0],
+            "resize": "letterbox" if shape.kind == "det" else "center-crop",
+            "head_strides": list(shape.head_strides),
+        },
+        "data": dict(recipe.data),
+        "weights": {"license": recipe.weights_license},
+        "values": {"width": WIDTHS[-1]},
+    }  # fmt: skip
+    return ModuleLibrary(
+        name=recipe.name, id="draft", kind=shape.kind, card=card, classes=data.classes,
+        wordnet=data.wordnet, input_size=shape.input_size, head_strides=shape.head_strides,
+        normalization="stored", network=graph, slots=slots, importance=importance,
+        statistics=None, accuracy={}, folder=folder,
+    )  # fmt: skip
+
+
+def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -> Statistics:
+    """Moments at every normalization of sampled plans, for linking without images.
+
+    Half of the plans are random, half are what the assembler chooses for random tasks at rising
+    budgets, from the smallest to the full network.
+
+    Args:
+        library: A draft with values.
+        images: Training images.
+        report: Called with ("statistics", done, total).
+    """
+    rng = np.random.default_rng(0)
+    blocks = library.blocks
+    full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
+    batch = 384 if library.kind == "cls" else 64
+    counts, rows = [], []
+    for number in range(STATISTICS_PLANS):
+        if number % 2:
+            widths = sample_widths(full, empty, rng)
+        else:
+            task = library.task() if number % 4 else _random_task(library, rng)
+            level = number / (STATISTICS_PLANS - 2)
+            widths = tuple(optimized_plan(library, task, level).counts.values())
+        active = {s.name: range(w) for s, w in zip(blocks, widths, strict=True)}
+        chosen = rng.choice(len(images), min(batch, len(images)), replace=False)
+        pixels = tensor_from_pixels(images.pixels[chosen])
+        rows.append(estimate_moments(mask(library.network, library.slots, active), pixels))
+        counts.append(widths)
+        report("statistics", number + 1, STATISTICS_PLANS)
+    return Statistics(
+        counts=np.array(counts, np.int64),
+        mean={node: np.stack([row[node][0] for row in rows]) for node in rows[0]},
+        variance={node: np.stack([row[node][1] for row in rows]) for node in rows[0]},
+    )
+
+
+def proxy_table(library: ModuleLibrary) -> LatencyTable:
+    """A device-free stand-in for latency: 10 ps per multiply-add and 20 us per block.
+
+    It only serves to spread the plans that accuracy is measured for.
+    """
+    slots = {
+        slot.name: tuple(
+            int(count * slot.modules[0].mmacs * 10_000) + (20_000 if count else 0)
+            for count in range(slot.groups + 1)
+        )
+        for slot in library.slots
+    }
+    return LatencyTable(
+        device="proxy", library=library.id, runtime="none", precision="fp32", threads=0,
+        fixed_ns=100_000, slots=slots, error_low=0.5, error_high=2.0, level=0.9, n=0,
+        is_measured=False,
+    )  # fmt: skip
+
+
+def optimized_plan(library: ModuleLibrary, task: Task, share: float) -> Plan:
+    """The best plan at a share of the full network's proxy latency, in [0, 1]."""
+    table = proxy_table(library)
+    counts = {"classes": len(task.classes)}
+    low = table.predict({**{s.name: s.min_groups for s in library.blocks}, **counts}).value
+    high = table.predict({**full_counts(library), **counts}).value
+    usable = replace_accuracy(library)
+    return assemble(usable, task, Budget(latency_ms=low + share * (high - low) + 1e-6), table)[0]
+
+
+def replace_accuracy(library: ModuleLibrary) -> ModuleLibrary:
+    """The library with a neutral accuracy fit, where none was measured yet."""
+    if library.accuracy:
+        return library
+    neutral = {
+        "fit": {"coefficients": [0.0] * 6, "half_width_logit": 1.0, "level": 0.9, "n": 0},
+        "per_class": [0.5] * len(library.classes),
+    }
+    return dataclasses.replace(library, accuracy=neutral)
+
+
+def _random_task(library: ModuleLibrary, rng: np.random.Generator) -> Task:
+    size = int(rng.choice(TASK_SIZES[library.kind]))
+    size = min(size, len(library.classes))
+    index = sorted(rng.choice(len(library.classes), size, replace=False))
+    return Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
+
+
+def full_network(library: ModuleLibrary, data: DataSet) -> Network:
+    """The network with every module and every class."""
+    plan = plan_from_counts(library, library.task(), full_counts(library))
+    return _linked(library, plan, data.train)
+
+
+def _linked(library: ModuleLibrary, plan: Plan, source: Images) -> Network:
+    """The network of a plan.
+
+    Normalization is re-estimated, where the plan says so, on images of all classes: measured,
+    that is better than on the few images of the task.
+    """
+    pixels = None
+    if plan.normalization == "reestimated":
+        few = np.random.default_rng(0).choice(len(source), min(256, len(source)), replace=False)
+        pixels = tensor_from_pixels(source.pixels[few])
+    return link(library, plan, images=pixels).network
+
+
+def _plan_accuracy(
+    library: ModuleLibrary, plan: Plan, images: Images, source: Images
+) -> tuple[float, int]:
+    """Accuracy on a task's images and their number; ``source`` has training images."""
+    classes = library.class_indices(plan.task)
+    chosen = task_images(images, classes)
+    return accuracy_value(_linked(library, plan, source), chosen, len(classes)), len(chosen)
+
+
+def _trials(library: ModuleLibrary, seed: int) -> list[tuple[Task, float]]:
+    """Tasks and budgets on which choices are made."""
+    rng = np.random.default_rng(seed)
+    return [(_random_task(library, rng), share) for share in (0.15, 0.3, 0.5, 0.75) for _ in range(4)]
+
+
+def _with_best_width(
+    library: ModuleLibrary, data: DataSet, report: Report
+) -> tuple[ModuleLibrary, dict[str, float]]:
+    """Choose the width at which importance is measured by the accuracy of optimized plans."""
+    trials = _trials(library, 1)
+    means = {}
+    for number, width in enumerate(WIDTHS):
+        card = {**library.card, "values": {"width": width}}
+        candidate = dataclasses.replace(library, card=card)
+        scores = []
+        for done, (task, share) in enumerate(trials):
+            plan = optimized_plan(candidate, task, share)
+            scores.append(_plan_accuracy(candidate, plan, data.validation, data.train)[0])
+            report("values", number * len(trials) + done + 1, len(WIDTHS) * len(trials))
+        means[width] = round(float(np.mean(scores)), 4)
+    best = max(means, key=lambda width: means[width])
+    return dataclasses.replace(library, card={**library.card, "values": {"width": best}}), means
+
+
+def _with_best_normalization(
+    library: ModuleLibrary, data: DataSet, report: Report
+) -> tuple[ModuleLibrary, dict[str, float]]:
+    """Choose the normalization by the accuracy of optimized plans.
+
+    A mode that needs no images wins within 0.3 points.
+    """
+    trials = _trials(library, 2)
+    means = {}
+    for number, mode in enumerate(NORMALIZATIONS):
+        scores = []
+        for done, (task, share) in enumerate(trials):
+            plan = replace(optimized_plan(library, task, share), normalization=mode)
+            scores.append(_plan_accuracy(library, plan, data.validation, data.train)[0])
+            report("normalization", number * len(trials) + done + 1, 3 * len(trials))
+        means[mode] = round(float(np.mean(scores)), 4)
+    free = max(("sliced", "stored"), key=lambda mode: means[mode])
+    best = free if means[free] >= means["reestimated"] - TOLERATED else "reestimated"
+    return dataclasses.replace(library, normalization=best), means
+
+
+def _accuracy_table(library: ModuleLibrary, data: DataSet, report: Report) -> dict[str, Any]:
+    """Measure pairs of plan and accuracy, half random and half optimized, and fit the estimate."""
+    per_class = _per_class(library, data)
+    rng = np.random.default_rng(3)
+    blocks = library.blocks
+    full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
+    pairs = []
+    for number in range(PAIRS):
+        task = _random_task(library, rng)
+        if number % 2:
+            plan = optimized_plan(library, task, float(rng.random()))
+        else:
+            widths = sample_widths(full, empty, rng)
+            counts = {s.name: w for s, w in zip(blocks, widths, strict=True)}
+            plan = plan_from_counts(library, task, counts)
+        accuracy, n = _plan_accuracy(library, plan, data.validation, data.train)
+        classes = library.class_indices(task)
+        values = slot_values(library, task)
+        pairs.append(
+            Pair(
+                classes=classes,
+                counts=tuple(plan.counts.values()),
+                share=min(1.0, sum(values[s][k] for s, k in plan.counts.items()) / SCALE),
+                strength=float(np.mean([per_class[c] for c in classes])),
+                accuracy=round(accuracy, 4),
+                n=n,
+                origin="optimized" if number % 2 else "random",
+            )
+        )
+        report("accuracy pairs", number + 1, PAIRS)
+    return {
+        "fit": fit_accuracy(pairs),
+        "per_class": [round(value, 4) for value in per_class],
+        "split": "validation",
+        "pairs": [dataclasses.asdict(pair) for pair in pairs],
+    }
+
+
+def _per_class(library: ModuleLibrary, data: DataSet) -> list[float]:
+    """Validation accuracy of the full network per class, among all classes."""
+    network, images = full_network(library, data), data.validation
+    if images.boxes:
+        found = matches(network, images, len(library.classes)).class_ap50()
+        known = [value for value in found if value is not None]
+        return [float(np.mean(known)) if value is None else value for value in found]
+    correct = hits(network, images)
+    return [float(correct[images.labels == c].mean()) for c in range(len(library.classes))]

@@ -1,0 +1,190 @@
+"""A training recipe: the architecture of a supernet and how it is trained, read from TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from ..errors import DataError, UnknownNameError
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Blocks at one resolution; the first one halves it.
+
+    Attributes:
+        channels: Channels of the residual stream.
+        hidden: Channels inside a block, a multiple of ``group``.
+        group: Channels of one module, 8 or 16.
+        blocks: Number of blocks; all but the first can be skipped.
+    """
+
+    channels: int
+    hidden: int
+    group: int
+    blocks: int
+
+    def __post_init__(self) -> None:
+        if self.group not in (8, 16) or self.hidden % self.group or self.hidden <= 0:
+            raise DataError(
+                f"Stage.hidden must be a positive multiple of group (8 or 16), got hidden "
+                f"{self.hidden} and group {self.group}."
+            )
+        if self.channels < 1 or self.blocks < 1:
+            raise DataError("Stage.channels and Stage.blocks must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """The shape of a supernet.
+
+    Attributes:
+        kind: "cls" or "det".
+        input_size: Height and width of the input, in pixels.
+        mean: Channel means of the input, RGB in [0, 1].
+        std: Channel standard deviations of the input, RGB in [0, 1].
+        stem_channels: Channels after the stem's 3x3 convolution.
+        stem_stride: Stride of the stem, 1 or 2.
+        stages: The backbone, from high to low resolution.
+        classes: Number of classes of the library.
+        neck_channels: Channels of the feature pyramid (det).
+        head_hidden: Hidden channels of the elastic block before each head (det).
+        head_group: Channels of one module of that block (det).
+        head_strides: Strides of the feature maps that detect (det).
+    """
+
+    kind: str
+    input_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    stem_channels: int
+    stem_stride: int
+    stages: tuple[Stage, ...]
+    classes: int
+    neck_channels: int = 0
+    head_hidden: int = 0
+    head_group: int = 16
+    head_strides: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cls", "det"):
+            raise DataError(f"Architecture.kind must be 'cls' or 'det', got {self.kind!r}.")
+        if self.input_size % self.stride_of(len(self.stages) - 1):
+            raise DataError("Architecture.input_size must be a multiple of the largest stride.")
+        if self.kind == "det" and not set(self.head_strides) <= set(self.strides):
+            raise DataError(f"head_strides must be among {self.strides}.")
+
+    def stride_of(self, stage: int) -> int:
+        """Input pixels per feature pixel after ``stage`` (0-based)."""
+        return self.stem_stride * 2 ** (stage + 1)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride after every stage."""
+        return tuple(self.stride_of(index) for index in range(len(self.stages)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a supernet is trained.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch: Images per step.
+        lr: Peak learning rate of AdamW, reached after ``warmup`` of the steps, then a cosine.
+        weight_decay: Decoupled weight decay of the convolution and linear weights.
+        warmup: Share of the steps with rising learning rate, in [0, 1).
+        label_smoothing: Of the cross entropy (cls), in [0, 1).
+        distillation: Weight of the distillation from the full network.
+        temperature: Softmax temperature of the distillation (cls).
+        seed: Of the weights, the order and the augmentation.
+    """
+
+    epochs: int
+    batch: int
+    lr: float
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    label_smoothing: float = 0.0
+    distillation: float = 1.0
+    temperature: float = 2.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything needed to train one module library again.
+
+    Attributes:
+        name: Name of the library.
+        title: One line for people.
+        architecture: Shape of the supernet.
+        training: How it is trained.
+        data: Provenance of the data: ``folder``, ``name``, ``origin``, ``license``.
+        weights_license: Licence and conditions of the trained weights.
+    """
+
+    name: str
+    title: str
+    architecture: Architecture
+    training: Training
+    data: dict[str, str]
+    weights_license: str
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with nnfactory."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a shipped recipe by name, or any recipe by path.
+
+    Raises:
+        UnknownNameError: There is no such recipe.
+        DataError: The file is no valid recipe.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        raise UnknownNameError.with_suggestion(
+            "recipe", str(name_or_path), shipped_recipes(), listing="nnfactory modules train --help"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return recipe_from_table(table)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no valid recipe: {error!r}.") from error
+
+
+def recipe_from_table(table: dict[str, Any]) -> Recipe:
+    """Build a recipe from parsed TOML; see ``factory/recipes`` for the form."""
+    shape = dict(table["architecture"])
+    stages = tuple(Stage(**stage) for stage in shape.pop("stages"))
+    for name in ("mean", "std", "head_strides"):
+        if name in shape:
+            shape[name] = tuple(shape[name])
+    return Recipe(
+        name=table["name"],
+        title=table["title"],
+        architecture=Architecture(stages=stages, **shape),
+        training=Training(**table["training"]),
+        data=table["data"],
+        weights_license=table["weights_license"],
+    )
+
+
+def table_from_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain JSON values, the inverse of :func:`recipe_from_table`."""
+    return dataclasses.asdict(recipe)

@@ -1,0 +1,236 @@
+"""The training loop: full network first, then a random narrower one, every step."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from ..datasets import DataSet, Images
+from ..errors import DataError, SpecError
+from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .evaluate import evaluate_network
+from .network import Classifier, Detector, supernet_from_architecture
+from .objective import Objective, objective_for
+from .recipe import Recipe, Training, table_from_recipe
+from .sampling import sample_widths
+
+CHECKPOINT_SECONDS = 180.0
+MIN_EVERY = 4  # every so many steps the smallest network is trained as well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStatus:
+    """What the progress display shows after a step.
+
+    Attributes:
+        step: Finished steps, and ``steps`` in all.
+        loss: Smoothed loss of the full network.
+        metric: Latest validation metric of the full and of a half-width network, or None.
+        seconds: Training time so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    metric: tuple[float, float] | None
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    data: DataSet,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    compute: str = "cpu",
+    report: Callable[[TrainingStatus], None] = lambda status: None,
+) -> Classifier | Detector:
+    """Train the supernet of a recipe; a checkpoint is written every few minutes and at the end.
+
+    The order of the images, the augmentation and the sampled widths of a step depend on the seed
+    and the step alone, so an interrupted run continues as if it had not been interrupted.
+
+    Args:
+        recipe: What to train.
+        data: Its images.
+        run_dir: Holds ``checkpoint.safetensors``, ``recipe.json`` and ``log.jsonl``.
+        resume: Continue from the checkpoint in ``run_dir``.
+        init: safetensors file with starting weights, named as in the network.
+        compute: "cpu" or "cuda".
+        report: Called after every step.
+
+    Raises:
+        SpecError: ``run_dir`` holds a run already and ``resume`` is false, or no CUDA device.
+        DataError: The checkpoint does not belong to the recipe.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+    """
+    if compute == "cuda" and not torch.cuda.is_available():
+        raise SpecError("--compute cuda: torch sees no CUDA device here.", hints=["--compute cpu"])
+    torch.manual_seed(recipe.training.seed)
+    network = supernet_from_architecture(recipe.architecture).to(compute)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if init is not None:
+        network.load_state_dict(load_file(init), strict=False)
+    optimizer = _optimizer(network, recipe.training)
+    progress = _start(recipe, run_dir, resume, network, optimizer)
+    loop = _Loop(recipe, data, run_dir, network, optimizer, compute, report)
+    loop.run(progress)
+    return network
+
+
+def _start(
+    recipe: Recipe,
+    run_dir: Path,
+    resume: bool,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Where to begin: at the checkpoint, or at step 0 of a new run."""
+    path = run_dir / "checkpoint.safetensors"
+    table = json.loads(json.dumps(table_from_recipe(recipe)))
+    if not path.exists():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "recipe.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+        return Progress(step=0, seconds=0.0, recipe=table)
+    if not resume:
+        raise SpecError(f"{run_dir} holds a training run.", hints=["--resume continues it"])
+    progress = load_checkpoint(path, network, optimizer)
+    if progress.recipe != table:
+        raise DataError(f"The run in {run_dir} was started with another recipe.")
+    return progress
+
+
+def _optimizer(network: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
+    """AdamW; biases and normalization are not decayed."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": training.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.lr)
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to 1 % of the peak."""
+    warm = max(1, round(training.warmup * steps))
+    if step < warm:
+        return training.lr * (step + 1) / warm
+    share = (step - warm) / max(1, steps - warm)
+    return training.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class _Loop:
+    """One run of the training loop; holds what every step needs."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        run_dir: Path,
+        network: Classifier | Detector,
+        optimizer: torch.optim.Optimizer,
+        compute: str,
+        report: Callable[[TrainingStatus], None],
+    ) -> None:
+        self.recipe, self.data, self.run_dir = recipe, data, run_dir
+        self.network, self.optimizer, self.compute = network, optimizer, compute
+        self.report = report
+        self.objective: Objective = objective_for(network, recipe.training)
+        self.per_epoch = len(data.train) // recipe.training.batch
+        if not self.per_epoch:
+            raise DataError(f"{len(data.train)} training images are less than one batch.")
+        self.steps = self.per_epoch * recipe.training.epochs
+        self.metric: tuple[float, float] | None = None
+        self.loss = math.nan
+
+    def run(self, progress: Progress) -> None:
+        """Step until the end; save now and then, at the end, and on Ctrl-C."""
+        started, saved = time.monotonic() - progress.seconds, time.monotonic()
+        step = progress.step
+
+        def save() -> None:
+            now = Progress(
+                step=step, seconds=time.monotonic() - started, recipe=progress.recipe
+            )
+            path = self.run_dir / "checkpoint.safetensors"
+            save_checkpoint(path, self.network, self.optimizer, now)
+
+        try:
+            while step < self.steps:
+                self._step(step)
+                step += 1
+                if step % self.per_epoch == 0:
+                    epoch = step // self.per_epoch
+                    if epoch % max(1, self.recipe.training.epochs // 14) == 0:
+                        self._validate(step, time.monotonic() - started)
+                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save()
+                    saved = time.monotonic()
+                self.report(
+                    TrainingStatus(
+                        step=step, steps=self.steps, loss=self.loss, metric=self.metric,
+                        seconds=time.monotonic() - started,
+                    )
+                )
+        finally:
+            save()
+
+    def _step(self, step: int) -> None:
+        training = self.recipe.training
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(training, step, self.steps)
+        rng = np.random.default_rng([training.seed, step])
+        inputs, targets = self.objective.batch(self.data.train, self._index(step), rng)
+        inputs = inputs.to(self.compute).contiguous(memory_format=torch.channels_last)
+        targets = targets.to(self.compute)
+        widths = [sample_widths(self.network.full, self.network.empty, rng)]
+        if step % MIN_EVERY == 0:
+            widths.append(self.network.empty)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.compute, torch.bfloat16):
+            loss = self.objective.full_loss(inputs, targets)
+        loss.backward()
+        for narrow in widths:
+            with torch.autocast(self.compute, torch.bfloat16):
+                extra = self.objective.narrow_loss(inputs, targets, narrow)
+            extra.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self.optimizer.step()
+        value = float(loss.detach())
+        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+
+    def _index(self, step: int) -> np.ndarray:
+        """The images of a step: a slice of the epoch's permutation."""
+        epoch, position = divmod(step, self.per_epoch)
+        order = np.random.default_rng([self.recipe.training.seed, 1 << 20, epoch]).permutation(
+            len(self.data.train)
+        )
+        batch = self.recipe.training.batch
+        return order[position * batch : (position + 1) * batch]
+
+    def _validate(self, step: int, seconds: float) -> None:
+        """Metric of the full and of a half-width network on validation images."""
+        images: Images = self.data.validation
+        half = tuple(max(least, (most + 1) // 2) for most, least in zip(
+            self.network.full, self.network.empty, strict=True))
+        self.metric = (
+            evaluate_network(self.network, images, None, self.compute),
+            evaluate_network(self.network, images, half, self.compute),
+        )
+        row = {
+            "step": step, "seconds": round(seconds), "loss": round(self.loss, 4),
+            "full": round(self.metric[0], 4), "half": round(self.metric[1], 4),
+        }
+        with (self.run_dir / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
