@@ -1,6 +1,6 @@
 """Fit and check the latency predictor of the Jetson Orin Nano on published measurements.
 
-    python -m nnfactory.benchmarks.jetson_predictor --data DIR
+    python benchmarks/jetson_predictor.py --data DIR
 
 It reads three folders of ``DIR``: ``latency_jetson_tables`` (published latencies of networks),
 ``latency_layers`` (their operators) and ``latency_orin_trt_layers`` (times of the layers of one
@@ -31,19 +31,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from ..devices.predictor import (
-    PREDICTORS,
+from nnfactory.devices.predictor import (
     KernelWork,
     Predictor,
     fuse_kernels,
     write_predictor,
 )
-from ..factory.graph.costs import OpCost
+from nnfactory.factory.graph.costs import OpCost
 
 Array = npt.NDArray[np.float64]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "jetson_predictor.csv"
+COEFFICIENT_FILES = REPOSITORY / "devices" / "predictors"
 BOARD, SUPER = "Jetson Orin Nano", "Jetson Orin Nano Super"
 TARGETS = {("netspresso", BOARD), ("ultralytics", SUPER)}
 OTHERS = {
@@ -488,8 +488,7 @@ def main(data_dir: Path | None) -> None:
     predictor, held_out = build_predictor(folder)
     outside = [row for row in read_rows(folder) if row.is_target and not row.in_domain]
     shown = held_out + _predicted(outside, predictor, predictor.speeds[SUPER], roofline_ms)
-    PREDICTORS.mkdir(exist_ok=True)
-    write_predictor(predictor, PREDICTORS / f"{predictor.device}.json")
+    write_predictor(predictor, COEFFICIENT_FILES / f"{predictor.device}.json")
     compared = compare(folder)
     write_results(RESULTS, shown, compared)
     for item in shown:
@@ -498,8 +497,10 @@ def main(data_dir: Path | None) -> None:
               f"{item.predicted_ms:8.2f} ms held out{item.ratio:6.2f}{note}")  # fmt: skip
     print(", ".join(f"{name} {getattr(predictor, name):.4g}" for name in COEFFICIENTS))
     print(f"Super board: speed {predictor.speeds[SUPER]}")
-    print(f"measured over predicted {predictor.error_low} to {predictor.error_high} at {LEVEL}, "
-          f"times {predictor.widening} per halving below {predictor.shortest_ms:.3g} ms")
+    print(
+        f"measured over predicted {predictor.error_low} to {predictor.error_high} at {LEVEL}, "
+        f"times {predictor.widening} per halving below {predictor.shortest_ms:.3g} ms"
+    )
     for name, items in {"roofline": held_out, **compared}.items():
         print(f"{name:24s} held-out error {errors(items):6.1%}, below {SMALL_MMACS:.0f} MMACs "
               f"{errors(items, below_mmacs=SMALL_MMACS):6.1%}")  # fmt: skip

@@ -19,9 +19,7 @@ from ..factory.serialize import noun_from_table, table_from_noun
 
 PREDICTORS = Path(__file__).resolve().parent / "predictors"
 
-_FREE = frozenset(
-    "reshape flatten squeeze unsqueeze identity dropout cast constant shape".split()
-)
+_FREE = frozenset("reshape flatten squeeze unsqueeze identity dropout cast constant shape".split())
 _ACTIVATIONS = frozenset(
     "relu relu6 prelu leaky_relu clip elu selu tanh sigmoid hardsigmoid hard_sigmoid silu swish "
     "hardswish hard_swish mish gelu erf softplus".split()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +58,11 @@ class DataSet:
     test: Images
 
 
-def read_pack(path: Path, progress: Callable[[int, int], None] | None = None) -> Array:
+def read_pack(path: Path) -> NDArray[np.uint8]:
     """Decode an image pack into uint8 (N, H, W, 3).
 
     Args:
         path: npz with ``jpeg`` (uint8, concatenated files) and ``offset`` (int64, N + 1).
-        progress: Called with (decoded, all) now and then.
 
     Raises:
         DataError: The file is missing or no image pack of equal image sizes.
@@ -72,15 +70,13 @@ def read_pack(path: Path, progress: Callable[[int, int], None] | None = None) ->
     try:
         with np.load(path, allow_pickle=False) as pack:
             jpeg, offset = pack["jpeg"], pack["offset"]
-        images: Array | None = None
+        images: NDArray[np.uint8] | None = None
         for i in range(len(offset) - 1):
             stream = io.BytesIO(jpeg[offset[i] : offset[i + 1]].tobytes())
             image = np.asarray(Image.open(stream).convert("RGB"))
             if images is None:
                 images = np.empty((len(offset) - 1, *image.shape), np.uint8)
             images[i] = image
-            if progress is not None and i % 1000 == 0:
-                progress(i, len(offset) - 1)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} is no image pack: {error}.") from error
     if images is None:
@@ -107,7 +103,7 @@ def load_dataset(kind: str, folder: Path, *, splits: tuple[str, ...] = ()) -> Da
 
 
 def _load_cls(folder: Path, wanted: tuple[str, ...]) -> DataSet:
-    """Training images minus every twentieth of a class (validation); ``val.npz`` is the test split."""
+    """``train.npz``, every twentieth image of a class for validation; ``val.npz`` is test."""
     try:
         listed = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         with np.load(folder / "train.npz", allow_pickle=False) as pack:
@@ -154,9 +150,7 @@ def _load_det(folder: Path, wanted: tuple[str, ...]) -> DataSet:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{folder} holds no detection set: {error}.") from error
     pixels = read_pack(folder / "images.npz")
-    boxes = tuple(
-        np.array(rows[i], np.float32).reshape(-1, 5) for i in range(len(notes["images"]))
-    )
+    boxes = tuple(np.array(rows[i], np.float32).reshape(-1, 5) for i in range(len(notes["images"])))
     whole = Images(pixels=pixels, labels=np.empty(0, np.int64), boxes=boxes)
     first = np.array([int(b[0, 0]) if len(b) else -1 for b in boxes])
     part = np.where(split == "test", "test", "train").astype("<U10")

@@ -94,7 +94,9 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
             rows[name] = rows[name][:, classes]
     unfolded = outputs.get("unfolded", outputs["cut"])
     parities = (
-        _parity("library with removed channels zeroed", "linked", outputs["library"], outputs["cut"]),
+        _parity(
+            "library with removed channels zeroed", "linked", outputs["library"], outputs["cut"]
+        ),
         _parity("linked", "normalization folded", unfolded, outputs["folded"]),
     )
     for parity in parities:
@@ -162,6 +164,8 @@ def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:
 
 def _parity(a: str, b: str, left: list[dict[str, Array]], right: list[dict[str, Array]]) -> Parity:
     worst = max(
-        float(np.abs(x[name] - y[name]).max()) for x, y in zip(left, right, strict=True) for name in x
+        float(np.abs(x[name] - y[name]).max())
+        for x, y in zip(left, right, strict=True)
+        for name in x
     )
     return Parity(a=a, b=b, n=len(left), max_abs=worst, tolerance=TOLERANCE)

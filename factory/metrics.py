@@ -58,9 +58,7 @@ class Matches:
         )  # fmt: skip
 
 
-def match_detections(
-    detections: Sequence[Array], boxes: Sequence[Array], classes: int
-) -> Matches:
+def match_detections(detections: Sequence[Array], boxes: Sequence[Array], classes: int) -> Matches:
     """Match detections to boxes greedily by score, one detection per box, at IoU 0.5.
 
     Args:

@@ -93,7 +93,9 @@ class Budget:
         for name in ("latency_ms", "memory_mib", "mparams"):
             _check_positive("Budget", name, getattr(self, name))
         if self.percentile not in PERCENTILES:
-            raise SpecError(f"Budget.percentile must be one of {PERCENTILES}, got {self.percentile!r}.")
+            raise SpecError(
+                f"Budget.percentile must be one of {PERCENTILES}, got {self.percentile!r}."
+            )
         if not 0 <= self.sparsity < 1:
             raise SpecError(f"Budget.sparsity must be in [0, 1), got {self.sparsity!r}.")
 
@@ -135,7 +137,9 @@ class DeviceProfile:
 
     def __post_init__(self) -> None:
         if self.channel_multiple < 1 or not self.precisions:
-            raise SpecError(f"Device profile {self.name!r} lacks a channel multiple or a precision.")
+            raise SpecError(
+                f"Device profile {self.name!r} lacks a channel multiple or a precision."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +258,11 @@ class LatencyTable:
         total = self.fixed_ns + sum(self.slots[name][count] for name, count in active.items())
         value = total * self.tail.get(percentile, 1.0) / 1e6
         return Interval(
-            low=value * self.error_low, value=value, high=value * self.error_high,
-            level=self.level, n=self.n,
+            low=value * self.error_low,
+            value=value,
+            high=value * self.error_high,
+            level=self.level,
+            n=self.n,
         )
 
 
@@ -290,8 +297,13 @@ class Plan:
     def id(self) -> str:
         """First 16 hex digits of the SHA-256 of every decision."""
         decisions = [
-            self.task.kind, self.task.classes, self.library, self.library_id,
-            sorted(self.active.items()), self.normalization, self.precision,
+            self.task.kind,
+            self.task.classes,
+            self.library,
+            self.library_id,
+            sorted(self.active.items()),
+            self.normalization,
+            self.precision,
         ]
         return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:16]
 
@@ -498,3 +510,21 @@ class FrontierPoint:
     plan: Plan
     value: float
     estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStatus:
+    """What the progress display shows after a step.
+
+    Attributes:
+        step: Finished steps, and ``steps`` in all.
+        loss: Smoothed loss of the full network.
+        metric: Latest validation metric of the full and of a half-width network, or None.
+        seconds: Training time so far.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    metric: tuple[float, float] | None
+    seconds: float

@@ -68,7 +68,9 @@ def _dataclass_from_table(cls: Any, table: object, where: str) -> object:
     if unknown:
         raise DataError(f"{where} has no field {unknown[0]!r}.")
     values = {
-        name: _convert(hints[name], table[name], f"{where}.{name}") for name in fields if name in table
+        name: _convert(hints[name], table[name], f"{where}.{name}")
+        for name in fields
+        if name in table
     }
     try:
         return cls(**values)

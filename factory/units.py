@@ -16,7 +16,9 @@ _UNITS = {
     "MiB": {"": 1.0, "kb": 1e3 / MIB, "mb": 1e6 / MIB, "gb": 1e9 / MIB,
             "kib": 1 / 1024, "mib": 1.0, "gib": 1024.0},
 }  # fmt: skip
-_NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf)\s*([a-zµ]*)\s*", re.I)
+_NUMBER = re.compile(
+    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf)\s*([a-zµ]*)\s*", re.I
+)
 
 
 def parse_quantity(text: str, unit: str) -> float:

@@ -207,13 +207,14 @@ def _rows(problem: Problem, limits: Mapping[str, int]) -> list[Row]:
         if name != MEMORY
     ]
     if MEMORY in limits:
-        weights = {
-            slot: tuple(4 * p for p in problem.size.params[slot]) for slot in problem.values
-        }
+        weights = {slot: tuple(4 * p for p in problem.size.params[slot]) for slot in problem.values}
         rows.append(Row(table=weights, limit=limits[MEMORY] - problem.size.fixed_live_bytes))
         for busy in problem.values:
             live = problem.size.live_bytes[busy]
-            table = {**weights, busy: tuple(w + b for w, b in zip(weights[busy], live, strict=True))}
+            table = {
+                **weights,
+                busy: tuple(w + b for w, b in zip(weights[busy], live, strict=True)),
+            }
             rows.append(Row(table=table, limit=limits[MEMORY]))
     return rows
 
@@ -310,3 +311,8 @@ def _relaxed(value: float, *, upwards: bool) -> str:
         units += 1 if upwards else -1
     return f"{units / step:g}"
 
+
+def frontier_size(library: ModuleLibrary, task: Task, table: LatencyTable) -> int:
+    """Number of plans on the whole frontier."""
+    problem = problem_for(library, task, table)
+    return len(knapsack.solve(problem.latency_costs, problem.values, problem.least).cost)

@@ -65,7 +65,9 @@ def solve_program(
     allowed = np.array([float(k >= least[s]) for s, k in slots])
     answer = milp(
         -gain / unit,
-        constraints=LinearConstraint(np.vstack(matrices), np.concatenate(lower), np.concatenate(upper)),
+        constraints=LinearConstraint(
+            np.vstack(matrices), np.concatenate(lower), np.concatenate(upper)
+        ),
         bounds=Bounds(np.zeros(len(slots)), allowed),
         integrality=np.ones(len(slots)),
         options={"mip_rel_gap": 0.0},
@@ -80,4 +82,6 @@ def solve_program(
             tighter = [Row(table=r.table, limit=r.limit - (r is row)) for r in rows]
             return solve_program(objective, least, tighter)
     reached = float(sum(objective[s][k] for s, k in counts.items()))
-    return Solution(counts=counts, objective=reached, bound=max(reached, -answer.mip_dual_bound * unit))
+    return Solution(
+        counts=counts, objective=reached, bound=max(reached, -answer.mip_dual_bound * unit)
+    )

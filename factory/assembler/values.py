@@ -23,7 +23,9 @@ def class_shares(library: ModuleLibrary, width: str) -> Array:
         name: array / np.maximum(array.sum(1, keepdims=True), 1e-30)
         for name, array in library.importance.items()
     }
-    return (shares["full"] + shares["half"]) / 2 if width == "blend" else shares[width]
+    if width == "blend":
+        return np.asarray((shares["full"] + shares["half"]) / 2)
+    return np.asarray(shares[width])
 
 
 def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]]:

@@ -79,9 +79,7 @@ def op_costs(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> list[Op
     return rows
 
 
-def _with_arithmetic(
-    row: OpCost, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]
-) -> OpCost:
+def _with_arithmetic(row: OpCost, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> OpCost:
     """Multiply-adds, channels and kernel of the nodes that have them."""
     if node.op_type == "Conv":
         kernel = shapes[node.input[1]]

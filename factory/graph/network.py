@@ -152,7 +152,7 @@ def without_dead_nodes(network: Network) -> Network:
 
 
 def renamed_inputs(node: NodeProto, names: dict[str, str]) -> NodeProto:
-    """A copy of the node that reads ``names[x]`` instead of ``x``; the node itself if nothing changes."""
+    """A copy of the node reading ``names[x]`` instead of ``x``; the node itself if none is read."""
     if not any(name in names for name in node.input):
         return node
     copy = NodeProto()

@@ -65,9 +65,7 @@ def estimate_moments(network: Network, images: Array) -> dict[str, Moments]:
             )
         )  # fmt: skip
     (name,) = network.inputs
-    batched = replace(
-        network, nodes=tuple(nodes), outputs=outputs, inputs={name: images.shape}
-    )
+    batched = replace(network, nodes=tuple(nodes), outputs=outputs, inputs={name: images.shape})
     values = run_network(without_dead_nodes(batched), {name: images})
     return {node: (values[mean], values[variance]) for node, (mean, variance) in names.items()}
 

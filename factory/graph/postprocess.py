@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -42,9 +43,7 @@ def with_detections(network: Network, strides: Sequence[int], input_size: int) -
     logits, raw = (
         graph.add(
             "Concat",
-            [
-                graph.add("Reshape", [f"{name}{s}", graph.int64([1, channels, -1])]) for s in strides
-            ],
+            [graph.add("Reshape", [f"{name}{s}", graph.int64([1, channels, -1])]) for s in strides],
             axis=2,
         )
         for name, channels in (("classes", classes), ("boxes", 4))
@@ -94,13 +93,13 @@ class _Appender:
         self.nodes: list[NodeProto] = []
         self.weights: dict[str, Array] = {}
 
-    def add(self, op: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
         name = f"/answer/{op.lower()}{len(self.nodes)}"
         node = helper.make_node(op, inputs, [output or name], name=name, **attributes)
         self.nodes.append(node)
-        return node.output[0]
+        return str(node.output[0])
 
-    def add2(self, op: str, inputs: list[str], **attributes: object) -> tuple[str, str]:
+    def add2(self, op: str, inputs: list[str], **attributes: Any) -> tuple[str, str]:
         name = self.add(op, inputs, **attributes)
         self.nodes[-1].output.append(f"{name}.index")
         return name, f"{name}.index"

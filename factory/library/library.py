@@ -43,7 +43,8 @@ class ModuleLibrary:
         wordnet: WordNet id per class, or empty.
         input_size: Side of the input in pixels.
         head_strides: Strides of the feature maps that detect (det).
-        normalization: What wins on validation images: see ``NORMALIZATIONS``.
+        normalization: "sliced" or "stored": the better one on validation images of the two that
+            need no images; ``card`` tells what all three of ``NORMALIZATIONS`` reach.
         network: The whole network, normalization unfolded.
         slots: Blocks in execution order, then the classes.
         importance: (K, M) per class the importance of every block module, slot after slot, at

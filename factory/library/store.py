@@ -22,7 +22,7 @@ else:
 from ..errors import DataError, NNFactoryError, UnknownNameError
 from ..graph.network import load_network
 from ..schema import Module, OwnedRange, Slot
-from .library import NORMALIZATIONS, ModuleLibrary, Statistics
+from .library import ModuleLibrary, Statistics
 
 SHIPPED = Path(__file__).resolve().parents[1] / "libraries"
 CARD = "library.toml"
@@ -111,8 +111,8 @@ def _check_files(folder: Path, hashes: dict[str, str]) -> None:
 
 
 def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary:
-    normalization = card["normalization"]["mode"]
-    if card["kind"] not in ("cls", "det") or normalization not in NORMALIZATIONS:
+    normalization = card["normalization"]["without_images"]
+    if card["kind"] not in ("cls", "det") or normalization not in ("sliced", "stored"):
         raise DataError(f"{folder / CARD}: unknown kind or normalization.")
     values = load_safetensors((folder / "values.safetensors").read_bytes())
     table = json.loads((folder / "modules.json").read_text(encoding="utf-8"))

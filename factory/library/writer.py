@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -67,9 +66,11 @@ def write_library(
         }
         (staging / CARD).write_text(toml_text({**card, "files": files}), encoding="utf-8")
         staging.chmod(0o755)
+        for path in staging.iterdir():
+            path.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(staging, folder)
+        staging.replace(folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise

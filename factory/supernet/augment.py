@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..datasets import Array
+Array = NDArray[np.float32]
 
 MAX_BOXES = 8  # boxes kept per training image
 
 
-def tensor_from_pixels(pixels: Array) -> Tensor:
+def tensor_from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
     """Float images (B, 3, H, W) in [0, 1] from uint8 (B, H, W, 3)."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +36,7 @@ class ConvNorm(nn.Module):
         weight = self.conv.weight[:c_out, :c_in]
         y = F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
         if own:
-            return self.norm(y)
+            return cast(Tensor, self.norm(y))
         return F.batch_norm(
             y, None, None, self.norm.weight[:c_out], self.norm.bias[:c_out], training=True
         )
@@ -71,12 +73,12 @@ class ElasticBlock(nn.Module):
         """
         base = x if self.shortcut is None else self.shortcut(self._pool(x), own=own)
         if width == 0:
-            return base
+            return cast(Tensor, base)
         hidden = width * self.group
         h = torch.relu(self.expand(x, c_out=hidden, own=own))  # (B, hidden, H', W')
         if gate is not None:
             h = h * gate.repeat_interleave(self.group, 1)[:, :, None, None]
-        return base + self.project(h, c_in=hidden, own=own)
+        return cast(Tensor, base + self.project(h, c_in=hidden, own=own))
 
     def _pool(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2) if self.stride == 2 else x

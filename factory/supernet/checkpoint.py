@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import DataError
+from .recipe import Recipe, recipe_from_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def save_checkpoint(
     note = {"step": progress.step, "seconds": progress.seconds, "recipe": progress.recipe}
     beside = path.with_suffix(".partial")
     save_file(tensors, beside, metadata={"progress": json.dumps(note)})
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def load_checkpoint(
@@ -57,7 +57,7 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             note = json.loads(file.metadata()["progress"])
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         weights = _below(tensors, "network.")
         network.load_state_dict(weights)
         if optimizer is not None:
@@ -70,6 +70,22 @@ def load_checkpoint(
         return Progress(step=note["step"], seconds=note["seconds"], recipe=note["recipe"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is no checkpoint of this recipe: {error}.") from error
+
+
+def read_recipe(run_dir: Path) -> Recipe:
+    """The recipe that a training run was started with.
+
+    Raises:
+        DataError: The folder holds no training run.
+    """
+    try:
+        table = json.loads((run_dir / "recipe.json").read_text(encoding="utf-8"))
+        return recipe_from_table(table)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{run_dir} holds no training run: {error}.",
+            hints=["'nnfactory modules train' makes one"],
+        ) from error
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -66,9 +66,9 @@ def assign(
     iou = pairwise_iou(goal, boxes)  # (B, M, A)
     label = targets[..., 0].clamp(min=0).long()
     score = scores.transpose(1, 2).gather(1, label[..., None].expand(-1, -1, scores.shape[1]))
-    offset = torch.minimum(
-        centers - goal[:, :, None, :2], goal[:, :, None, 2:] - centers
-    ).amin(-1)  # (B, M, A), positive inside
+    offset = torch.minimum(centers - goal[:, :, None, :2], goal[:, :, None, 2:] - centers).amin(
+        -1
+    )  # (B, M, A), positive inside
     middle = (goal[..., :2] + goal[..., 2:]) / 2
     near = (centers - middle[:, :, None]).abs().amax(-1) <= strides
     allowed = ((offset > 0) | near) & real[..., None]

@@ -38,9 +38,7 @@ def evaluate_network(
     return match_detections(detections, images.boxes, network.architecture.classes).ap50()
 
 
-def _detections(
-    network: Detector, outputs: tuple[torch.Tensor, torch.Tensor]
-) -> list[np.ndarray]:
+def _detections(network: Detector, outputs: tuple[torch.Tensor, torch.Tensor]) -> list[np.ndarray]:
     """Per image (100, 6), rows x1, y1, x2, y2, score, class."""
     logits, raw = outputs[0].float().cpu(), outputs[1].float().cpu()
     boxes = boxes_from_distances(raw, *network.anchors())

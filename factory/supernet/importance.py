@@ -47,8 +47,10 @@ def measure_importance(
     """
     rng = np.random.default_rng(seed)
     index = _balanced(images, classes, per_class, rng)
-    half = tuple(max(least, (most + 1) // 2) or 1 for most, least in zip(
-        network.full, network.empty, strict=True))
+    half = tuple(
+        max(least, (most + 1) // 2) or 1
+        for most, least in zip(network.full, network.empty, strict=True)
+    )
     total = 2 * -(-len(index) // BATCH)
     results = {}
     for position, (name, widths) in enumerate((("full", None), ("half", half))):
@@ -67,9 +69,7 @@ def measure_importance(
     return results
 
 
-def _balanced(
-    images: Images, classes: int, per_class: int, rng: np.random.Generator
-) -> np.ndarray:
+def _balanced(images: Images, classes: int, per_class: int, rng: np.random.Generator) -> np.ndarray:
     """Up to ``per_class`` images of every class, shuffled."""
     by_class: list[list[int]] = [[] for _ in range(classes)]
     for i, labels in enumerate(_labels(images)):
@@ -145,14 +145,14 @@ def _box_loss(
     return detection_loss(masked, boxes_xyxy, torch.from_numpy(targets), centers, strides, top=1)
 
 
-def _filled(
-    full: Array, half: Array, groups: tuple[int, ...], widths: tuple[int, ...]
-) -> Array:
+def _filled(full: Array, half: Array, groups: tuple[int, ...], widths: tuple[int, ...]) -> Array:
     """Half-width importance with the modules that did not run taken from the full width."""
     result, start = half.copy(), 0
     for most, width in zip(groups, widths, strict=True):
         ran, rest = slice(start, start + width), slice(start + width, start + most)
         known = full[:, ran].sum(1, keepdims=True)
-        result[:, rest] = full[:, rest] * half[:, ran].sum(1, keepdims=True) / np.maximum(known, 1e-30)
+        result[:, rest] = (
+            full[:, rest] * half[:, ran].sum(1, keepdims=True) / np.maximum(known, 1e-30)
+        )
         start += most
     return result

@@ -24,6 +24,9 @@ class Supernet(nn.Module):
         slots: Name and block of every slot in execution order.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
@@ -36,9 +39,7 @@ class Supernet(nn.Module):
             blocks = nn.ModuleList()
             for index in range(stage.blocks):
                 stride = 2 if index == 0 else 1
-                blocks.append(
-                    ElasticBlock(c_in, stage.channels, stage.hidden, stage.group, stride)
-                )
+                blocks.append(ElasticBlock(c_in, stage.channels, stage.hidden, stage.group, stride))
                 c_in = stage.channels
             self.stages.append(blocks)
 
@@ -61,9 +62,7 @@ class Supernet(nn.Module):
         """Widths of the smallest network: skipped where possible, else one group."""
         return tuple(0 if block.skippable else 1 for _, block in self.slots)
 
-    def features(
-        self, x: Tensor, widths: Widths, own: bool, gates: Gates | None
-    ) -> list[Tensor]:
+    def features(self, x: Tensor, widths: Widths, own: bool, gates: Gates | None) -> list[Tensor]:
         """Stream after every stage, for images in [0, 1] of shape (B, 3, H, W)."""
         x = torch.relu(self.stem((x - self.mean) / self.std, own=own))
         outputs, position = [], 0

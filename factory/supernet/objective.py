@@ -60,8 +60,10 @@ class ClassificationObjective:
         logits, t = self.network(inputs, widths).float(), self.training.temperature
         own = F.cross_entropy(logits, targets, label_smoothing=self.training.label_smoothing)
         divergence = F.kl_div(
-            F.log_softmax(logits / t, 1), F.log_softmax(self.teacher / t, 1),
-            reduction="batchmean", log_target=True,
+            F.log_softmax(logits / t, 1),
+            F.log_softmax(self.teacher / t, 1),
+            reduction="batchmean",
+            log_target=True,
         )
         return 0.5 * own + 0.5 * self.training.distillation * t * t * divergence
 

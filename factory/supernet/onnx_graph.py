@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -121,7 +122,9 @@ class _Builder:
                 self._copy(f"{prefix}.weight", f"{prefix}.bias")
                 inputs = [features, f"{prefix}.weight", f"{prefix}.bias"]
                 output = f"{kind}{stride}"
-                self._node("Conv", f"/head{stride}/{kind}", inputs, output=output, kernel_shape=[1, 1])
+                self._node(
+                    "Conv", f"/head{stride}/{kind}", inputs, output=output, kernel_shape=[1, 1]
+                )
                 self.outputs[output] = (1, channels, side, side)
             nodes.append(f"/head{stride}/classes")
             gated.append(f"classes{stride}")
@@ -150,7 +153,9 @@ class _Builder:
                 slot=slot,
                 index=index,
                 owns=tuple(
-                    OwnedRange(tensor=tensor, axis=axis, start=index * group, stop=(index + 1) * group)
+                    OwnedRange(
+                        tensor=tensor, axis=axis, start=index * group, stop=(index + 1) * group
+                    )
                     for tensor, axis in (
                         (expand, 0),
                         *((f"{prefix}.expand.norm.{part}", 0) for part in _NORM_PARTS),
@@ -166,7 +171,8 @@ class _Builder:
             Slot(
                 name=slot, kind="block", modules=modules, min_groups=0 if skippable else 1,
                 nodes=tuple(node.name for node in self.nodes[first:]), gated=(hidden, normed),
-                block_params=c_out, stream=stream if skippable else "", branch=branch, output=output,
+                block_params=c_out, stream=stream if skippable else "", branch=branch,
+                output=output,
             )
         )  # fmt: skip
         return output
@@ -208,7 +214,8 @@ class _Builder:
         self._copy(f"{prefix}.conv.weight", *(f"{prefix}.norm.{part}" for part in _NORM_PARTS))
         kernel = self.weights[f"{prefix}.conv.weight"].shape[2]
         conv = self._node(
-            "Conv", f"{name}/conv", [source, f"{prefix}.conv.weight"], kernel_shape=[kernel, kernel],
+            "Conv", f"{name}/conv", [source, f"{prefix}.conv.weight"],
+            kernel_shape=[kernel, kernel],
             strides=[stride, stride], pads=[kernel // 2] * 4,
         )  # fmt: skip
         inputs = [conv, *(f"{prefix}.norm.{part}" for part in _NORM_PARTS)]
@@ -219,11 +226,11 @@ class _Builder:
             self.weights[name] = np.asarray(self.source[name], np.float32)
 
     def _node(
-        self, op: str, name: str, inputs: list[str], *, output: str = "", **attributes: object
+        self, op: str, name: str, inputs: list[str], *, output: str = "", **attributes: Any
     ) -> str:
         node = helper.make_node(op, inputs, [output or f"{name}:0"], name=name, **attributes)
         self.nodes.append(node)
-        return node.output[0]
+        return str(node.output[0])
 
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")

@@ -86,7 +86,7 @@ class Architecture:
 
     def stride_of(self, stage: int) -> int:
         """Input pixels per feature pixel after ``stage`` (0-based)."""
-        return self.stem_stride * 2 ** (stage + 1)
+        return self.stem_stride << (stage + 1)
 
     @property
     def strides(self) -> tuple[int, ...]:

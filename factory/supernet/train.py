@@ -5,43 +5,25 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from ..datasets import DataSet, Images
 from ..errors import DataError, SpecError
+from ..graph.network import Array
+from ..sampling import sample_widths
+from ..schema import TrainingStatus
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .evaluate import evaluate_network
 from .network import Classifier, Detector, supernet_from_architecture
 from .objective import Objective, objective_for
 from .recipe import Recipe, Training, table_from_recipe
-from .sampling import sample_widths
 
 CHECKPOINT_SECONDS = 180.0
 MIN_EVERY = 4  # every so many steps the smallest network is trained as well
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingStatus:
-    """What the progress display shows after a step.
-
-    Attributes:
-        step: Finished steps, and ``steps`` in all.
-        loss: Smoothed loss of the full network.
-        metric: Latest validation metric of the full and of a half-width network, or None.
-        seconds: Training time so far.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    metric: tuple[float, float] | None
-    seconds: float
 
 
 def train(
@@ -50,7 +32,7 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
-    init: Path | None = None,
+    init: Mapping[str, Array] | None = None,
     compute: str = "cpu",
     report: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> Classifier | Detector:
@@ -64,7 +46,8 @@ def train(
         data: Its images.
         run_dir: Holds ``checkpoint.safetensors``, ``recipe.json`` and ``log.jsonl``.
         resume: Continue from the checkpoint in ``run_dir``.
-        init: safetensors file with starting weights, named as in the network.
+        init: Starting weights of a published library, named as in the network. What the network
+            has beyond them (the heads that are dropped after training) starts fresh.
         compute: "cpu" or "cuda".
         report: Called after every step.
 
@@ -76,15 +59,33 @@ def train(
     if compute == "cuda" and not torch.cuda.is_available():
         raise SpecError("--compute cuda: torch sees no CUDA device here.", hints=["--compute cpu"])
     torch.manual_seed(recipe.training.seed)
-    network = supernet_from_architecture(recipe.architecture).to(compute)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = supernet_from_architecture(recipe.architecture)
+    network.to(compute).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if init is not None:
-        network.load_state_dict(load_file(init), strict=False)
+        _load_init(network, init)
     optimizer = _optimizer(network, recipe.training)
     progress = _start(recipe, run_dir, resume, network, optimizer)
     loop = _Loop(recipe, data, run_dir, network, optimizer, compute, report)
     loop.run(progress)
     return network
+
+
+def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> None:
+    """Start from published weights; the stem gets its division by the standard deviation back.
+
+    Raises:
+        DataError: A weight has another shape: the library has another architecture.
+    """
+    own = network.state_dict()
+    loaded = {
+        name: torch.from_numpy(array.copy()) for name, array in weights.items() if name in own
+    }
+    wrong = [name for name, value in loaded.items() if value.shape != own[name].shape]
+    if wrong or "stem.conv.weight" not in loaded:
+        raise DataError(f"The library has another architecture: {(wrong or ['no stem'])[0]!r}.")
+    std = torch.tensor(network.architecture.std).view(1, 3, 1, 1)
+    loaded["stem.conv.weight"] = loaded["stem.conv.weight"] * std
+    network.load_state_dict(loaded, strict=False)
 
 
 def _start(
@@ -159,9 +160,7 @@ class _Loop:
         step = progress.step
 
         def save() -> None:
-            now = Progress(
-                step=step, seconds=time.monotonic() - started, recipe=progress.recipe
-            )
+            now = Progress(step=step, seconds=time.monotonic() - started, recipe=progress.recipe)
             path = self.run_dir / "checkpoint.safetensors"
             save_checkpoint(path, self.network, self.optimizer, now)
 
@@ -178,7 +177,10 @@ class _Loop:
                     saved = time.monotonic()
                 self.report(
                     TrainingStatus(
-                        step=step, steps=self.steps, loss=self.loss, metric=self.metric,
+                        step=step,
+                        steps=self.steps,
+                        loss=self.loss,
+                        metric=self.metric,
                         seconds=time.monotonic() - started,
                     )
                 )
@@ -200,11 +202,11 @@ class _Loop:
         self.optimizer.zero_grad()
         with torch.autocast(self.compute, torch.bfloat16):
             loss = self.objective.full_loss(inputs, targets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for narrow in widths:
             with torch.autocast(self.compute, torch.bfloat16):
                 extra = self.objective.narrow_loss(inputs, targets, narrow)
-            extra.backward()
+            extra.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimizer.step()
         value = float(loss.detach())
@@ -222,15 +224,20 @@ class _Loop:
     def _validate(self, step: int, seconds: float) -> None:
         """Metric of the full and of a half-width network on validation images."""
         images: Images = self.data.validation
-        half = tuple(max(least, (most + 1) // 2) for most, least in zip(
-            self.network.full, self.network.empty, strict=True))
+        half = tuple(
+            max(least, (most + 1) // 2)
+            for most, least in zip(self.network.full, self.network.empty, strict=True)
+        )
         self.metric = (
             evaluate_network(self.network, images, None, self.compute),
             evaluate_network(self.network, images, half, self.compute),
         )
         row = {
-            "step": step, "seconds": round(seconds), "loss": round(self.loss, 4),
-            "full": round(self.metric[0], 4), "half": round(self.metric[1], 4),
+            "step": step,
+            "seconds": round(seconds),
+            "loss": round(self.loss, 4),
+            "full": round(self.metric[0], 4),
+            "half": round(self.metric[1], 4),
         }
         with (self.run_dir / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

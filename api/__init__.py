@@ -1,0 +1,35 @@
+"""Every verb of the command line as a function that takes and returns nouns."""
+
+from .artifacts import Check, bench, inspect, load, run, verify
+from .libraries import (
+    LibraryView,
+    device,
+    devices,
+    module_library,
+    modules,
+    publish,
+    recipes,
+    train,
+)
+from .pipeline import Frontier, artifact_place, build, plan
+
+__all__ = [
+    "Check",
+    "Frontier",
+    "LibraryView",
+    "artifact_place",
+    "bench",
+    "build",
+    "device",
+    "devices",
+    "inspect",
+    "load",
+    "module_library",
+    "modules",
+    "plan",
+    "publish",
+    "recipes",
+    "run",
+    "train",
+    "verify",
+]

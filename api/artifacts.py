@@ -1,0 +1,189 @@
+"""What is done with an artifact: measure, verify, inspect, open, run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..factory.errors import DataError, DeviceError
+from ..factory.schema import Measurement, Plan, Task
+
+if TYPE_CHECKING:
+    from ..exporters.runtime.nnf_runtime import Results, Runtime
+
+
+def bench(
+    path: Path, *, device: str = "host", threads: int = 1, seconds: float = 3.0
+) -> Measurement:
+    """Measure an artifact or an ONNX file.
+
+    Args:
+        path: Artifact folder or ONNX file.
+        device: Only "host" is at hand.
+        threads: Threads that compute one operator.
+        seconds: Time spent on timed runs.
+
+    Raises:
+        DataError: There is no such network.
+        DeviceError: The device is another machine.
+    """
+    from ..devices.measure import measure_host
+    from ..devices.profile import load_profile
+
+    profile = load_profile(device)
+    model = _model_file(path)
+    if profile.name != "host":
+        folder = path if path.is_dir() else path.parent
+        raise DeviceError(
+            f"'{profile.name}' is not at hand: this machine cannot measure for it.",
+            hints=[
+                f"copy the artifact to the board: scp -r {folder} BOARD:",
+                f"build the engine there: cd {folder.name} && python3 build_engine.py --fp16",
+                "its last lines name the trtexec command that measures the engine",
+            ],
+        )
+    return measure_host(model.read_bytes(), device=profile.name, threads=threads, seconds=seconds)
+
+
+def _model_file(path: Path) -> Path:
+    """The ONNX file of an artifact, or the file itself.
+
+    Raises:
+        DataError: There is neither.
+    """
+    from ..exporters.bundle import read_manifest
+    from ..factory.graph.network import load_model
+
+    if path.is_dir():
+        read_manifest(path)
+        path = path / "model.onnx"
+    load_model(path)
+    return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that ``verify`` looked at."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+def verify(path: Path) -> list[Check]:
+    """Check an artifact: hashes, the network, its golden vectors, and its module library.
+
+    Raises:
+        DataError: The folder is no artifact.
+        VerificationError: A file is missing or was changed.
+    """
+    from ..exporters.bundle import check_artifact
+    from ..exporters.runtime.nnf_runtime import selftest
+    from ..factory.graph.network import load_model
+
+    manifest = check_artifact(path)
+    checks = [Check(name="files", passed=True, text=f"{len(manifest['files'])} hashes match")]
+    load_model(path / "model.onnx")
+    checks.append(Check(name="network", passed=True, text="the ONNX checker accepts it"))
+    checks += [Check(name=n, passed=p, text=t) for n, p, t in selftest(str(path))]
+    checks.append(_check_library(path, manifest))
+    return checks
+
+
+def _check_library(path: Path, manifest: dict[str, Any]) -> Check:
+    """Link the recorded plan again and compare with the golden output."""
+    import numpy as np
+
+    from ..factory.errors import NNFactoryError
+    from ..factory.graph.evaluate import run_network
+    from ..factory.library.store import open_library
+    from ..factory.linker import TOLERANCE, link
+
+    try:
+        source = open_library(manifest["plan"]["library"])
+    except NNFactoryError:
+        return Check(name="library", passed=True, text="not installed here; not compared")
+    if source.id != manifest["plan"]["library_id"]:
+        return Check(name="library", passed=True, text="another version is installed; not compared")
+    plan = Plan(
+        task=Task(kind=source.kind, classes=tuple(manifest["classes"])),
+        library=source.name,
+        library_id=source.id,
+        active={name: tuple(groups) for name, groups in manifest["plan"]["slots"].items()},
+        normalization=manifest["plan"]["normalization"],
+    )
+    golden = np.load(path / "golden" / "input.npy", allow_pickle=False)
+    expected = np.load(path / "golden" / "output.npy", allow_pickle=False)
+    network = link(source, plan).network
+    answer = run_network(network, {"images": golden})["output0"]
+    gap = float(np.abs(answer - expected).max())
+    passed = gap <= TOLERANCE * max(1.0, source.input_size) and plan.id == manifest["plan"]["id"]
+    return Check(name="library", passed=passed, text=f"linked again, differs by {gap:.1e}")
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Inputs, outputs, operators, size and metadata of an ONNX file or an artifact.
+
+    Raises:
+        DataError: The file or folder is neither.
+    """
+    from collections import Counter
+
+    from ..exporters.bundle import read_manifest
+    from ..factory.graph.costs import op_costs, parameter_count
+    from ..factory.graph.memory import peak_bytes
+    from ..factory.graph.network import load_model, network_from_model, tensor_shapes
+
+    manifest = read_manifest(path) if path.is_dir() else None
+    file = _model_file(path)
+    model = load_model(file)
+    network = network_from_model(model)
+    shapes = tensor_shapes(network)
+    return {
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "opset": max(entry.version for entry in model.opset_import),
+        "ir_version": model.ir_version,
+        "inputs": {name: list(shape) for name, shape in network.inputs.items()},
+        "outputs": {name: list(shape) for name, shape in network.outputs.items()},
+        "parameters": parameter_count(network),
+        "macs": sum(row.macs for row in op_costs(network, shapes)),
+        "peak_memory_bytes": peak_bytes(network, shapes),
+        "operators": dict(Counter(node.op_type for node in network.nodes).most_common()),
+        "metadata": {entry.key: entry.value for entry in model.metadata_props},
+        "manifest": manifest,
+    }
+
+
+def load(path: str | Path, **options: Any) -> Runtime:
+    """Open an artifact with the runtime that is copied into it.
+
+    Args:
+        path: Artifact folder or ONNX file.
+        options: Passed to the runtime, such as ``threads``.
+
+    Raises:
+        DataError: There is no such network.
+    """
+    from ..exporters.runtime.nnf_runtime import Runtime
+
+    _model_file(Path(path))
+    return Runtime(str(path), **options)
+
+
+def run(path: Path, image: Path, *, confidence: float | None = None) -> Results:
+    """Answer of an artifact for one image file.
+
+    Raises:
+        DataError: There is no such network, or the image cannot be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    runtime = load(path)
+    try:
+        with Image.open(image) as opened:
+            opened.verify()
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{image} cannot be read as an image: {error}.") from error
+    return runtime(str(image)) if confidence is None else runtime(str(image), conf=confidence)

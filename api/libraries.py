@@ -1,0 +1,197 @@
+"""What there is: devices and module libraries; and training and publishing a library."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..factory.errors import DataError, MissingExtraError
+from ..factory.schema import DeviceProfile, Estimate, TrainingStatus
+from .pipeline import Report, latency_table, silent
+
+if TYPE_CHECKING:
+    from ..factory.library.library import ModuleLibrary
+
+
+def devices() -> list[DeviceProfile]:
+    """Every known device."""
+    from ..devices.profile import list_profiles
+
+    return list_profiles()
+
+
+def device(name: str) -> DeviceProfile:
+    """One device by name or alias."""
+    from ..devices.profile import load_profile
+
+    return load_profile(name)
+
+
+def modules() -> list[ModuleLibrary]:
+    """Every installed module library, checked."""
+    from ..factory.library.store import library_folders, open_library
+
+    return [open_library(name) for name in library_folders()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryView:
+    """What ``modules show`` prints.
+
+    Attributes:
+        card: ``library.toml``.
+        slots: Per block its name, modules, channels' parameters and multiply-adds, and whether it
+            can be skipped.
+        empty: Estimate of the smallest plan with all classes.
+        full: Estimate of the plan with every module.
+        empty_share: Latency of the smallest over that of the full plan, in [0, 1].
+        is_measured: Whether the latencies come from a measured table.
+        device: Device of the latencies.
+    """
+
+    card: dict[str, Any]
+    slots: tuple[dict[str, Any], ...]
+    empty: Estimate
+    full: Estimate
+    empty_share: float
+    is_measured: bool
+    device: str
+
+
+def module_library(name: str, *, device: str = "host", report: Report = silent) -> LibraryView:
+    """A library with the latency of its smallest and its full network on a device."""
+    from ..devices.profile import load_profile
+    from ..factory.assembler.assemble import estimate, problem_for
+    from ..factory.assembler.footprint import empty_counts, full_counts
+    from ..factory.library.store import open_library
+
+    source, profile = open_library(name), load_profile(device)
+    table = latency_table(source, profile, report=report)
+    problem = problem_for(source, source.task(), table)
+    empty = estimate(problem, empty_counts(source), 50)
+    full = estimate(problem, full_counts(source), 50)
+    assert empty.latency_ms is not None
+    assert full.latency_ms is not None
+    return LibraryView(
+        card=dict(source.card),
+        slots=tuple(
+            {
+                "name": slot.name, "groups": slot.groups, "mparams": slot.modules[0].mparams,
+                "mmacs": slot.modules[0].mmacs, "skippable": slot.min_groups == 0,
+            }
+            for slot in source.slots
+        ),
+        empty=empty, full=full, empty_share=empty.latency_ms.value / full.latency_ms.value,
+        is_measured=table.is_measured, device=profile.name,
+    )  # fmt: skip
+
+
+def recipes() -> list[str]:
+    """Names of the shipped training recipes."""
+    from ..factory.supernet.recipe import shipped_recipes
+
+    return shipped_recipes()
+
+
+def train(
+    recipe: str,
+    *,
+    data_dir: Path,
+    run_dir: Path,
+    resume: bool = False,
+    init: str | None = None,
+    compute: str = "cpu",
+    report: Callable[[TrainingStatus], None] = lambda status: None,
+) -> Path:
+    """Train the supernet of a recipe; the folder that holds its checkpoint.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of one.
+        data_dir: The recipe's data set, or a folder that holds it under the recipe's name for it.
+        run_dir: Where checkpoints and the log go.
+        resume: Continue the run in ``run_dir``.
+        init: Name or folder of a published library to start from.
+        compute: "cpu" or "cuda".
+        report: Called after every step.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        DataError: The data set is not there.
+    """
+    _need_torch("Training")
+    from ..factory.datasets import load_dataset
+    from ..factory.library.store import open_library
+    from ..factory.supernet.recipe import load_recipe
+    from ..factory.supernet.train import train as train_supernet
+
+    loaded = load_recipe(recipe)
+    start = open_library(init) if init else None
+    data = load_dataset(
+        loaded.architecture.kind, _data_folder(data_dir, loaded.data["folder"]),
+        splits=("train", "validation"),
+    )  # fmt: skip
+    train_supernet(
+        loaded, data, run_dir, resume=resume, compute=compute, report=report,
+        init=None if start is None else start.network.weights,
+    )  # fmt: skip
+    return run_dir
+
+
+def publish(
+    run_dir: Path,
+    *,
+    data_dir: Path,
+    out_dir: Path | None = None,
+    compute: str = "",
+    overwrite: bool = False,
+    report: Report = silent,
+) -> Path:
+    """Measure a trained supernet and write it as a module library; the library's folder.
+
+    Args:
+        run_dir: Where ``modules train`` left its checkpoint.
+        data_dir: As in :func:`train`.
+        out_dir: The library's folder; by default one of the user's own, by the recipe's name.
+        compute: What trained it, in words, for ``library.toml``.
+        overwrite: Replace a library that is there.
+        report: Called with (phase, done, total).
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        DataError: There is no checkpoint, or the data set is not there.
+    """
+    _need_torch("Publishing")
+    from ..factory.datasets import load_dataset
+    from ..factory.library.store import user_libraries
+    from ..factory.supernet.checkpoint import load_checkpoint, read_recipe
+    from ..factory.supernet.network import supernet_from_architecture
+    from ..factory.supernet.publish import publish as publish_supernet
+
+    recipe = read_recipe(run_dir)
+    network = supernet_from_architecture(recipe.architecture)
+    progress = load_checkpoint(run_dir / "checkpoint.safetensors", network)
+    data = load_dataset(recipe.architecture.kind, _data_folder(data_dir, recipe.data["folder"]))
+    folder = out_dir or user_libraries() / recipe.name
+    publish_supernet(
+        recipe, network, data, folder, compute=compute, train_seconds=progress.seconds,
+        overwrite=overwrite, report=report,
+    )  # fmt: skip
+    return folder
+
+
+def _need_torch(purpose: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError.of("train", purpose=purpose)
+
+
+def _data_folder(data_dir: Path, name: str) -> Path:
+    """The data set itself, whether ``data_dir`` is it or holds it."""
+    inside = data_dir / name
+    if inside.is_dir():
+        return inside
+    if not data_dir.is_dir():
+        raise DataError(f"There is no data folder {data_dir}.", hints=["pass it as --data DIR"])
+    return data_dir

@@ -1,0 +1,101 @@
+"""How long it takes to make a network: plan and link inside a process, and the whole command.
+
+    python benchmarks/generation.py
+
+Writes ``results/generation.csv``. The plan and link times are medians over random tasks and
+budgets with the library open and its tables made, as a service would have them. The command is
+timed as a whole process, from an empty folder, without measuring on a device.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from results_file import write_rows
+
+from nnfactory.api.pipeline import latency_table
+from nnfactory.devices.profile import load_profile
+from nnfactory.factory.assembler.assemble import assemble
+from nnfactory.factory.library.library import ModuleLibrary
+from nnfactory.factory.library.store import library_folders, open_library
+from nnfactory.factory.linker import link
+from nnfactory.factory.schema import Budget, LatencyTable, Task
+
+
+@click.command()
+@click.option("--networks", default=100, show_default=True, help="Networks per library.")
+@click.option("--commands", default=5, show_default=True, help="Runs of every command.")
+def main(networks: int, commands: int) -> None:
+    """Time the generation of networks."""
+    rows: list[dict[str, object]] = []
+    for name in library_folders():
+        library = open_library(name)
+        table = latency_table(library, load_profile("jetson"))
+        samples = _generation_ms(library, table, networks)
+        for phase, values in samples.items():
+            rows.append(_row(name, phase, values))
+    for kind in ("det", "cls"):
+        words = ["build", "--device", "jetson", "--task", kind]
+        rows.append(_row("", " ".join(["nnfactory", *words]), _command_ms(words, commands)))
+    rows.append(_row("", "nnfactory --help", _command_ms(["--help"], commands)))
+    for row in rows:
+        click.echo(
+            f"{row['library']:8} {row['what']:44} median {row['median_ms']:8} ms  n={row['n']}"
+        )
+    click.echo(write_rows("generation", rows))
+
+
+def _row(library: str, what: str, values: list[float]) -> dict[str, object]:
+    low, median, high = np.percentile(values, [5, 50, 95])
+    return {
+        "library": library, "what": what, "median_ms": round(float(median), 2),
+        "p5_ms": round(float(low), 2), "p95_ms": round(float(high), 2), "n": len(values),
+    }  # fmt: skip
+
+
+def _generation_ms(library: ModuleLibrary, table: LatencyTable, n: int) -> dict[str, list[float]]:
+    """Milliseconds of plan, link and both, for random tasks and budgets."""
+    rng = np.random.default_rng(0)
+    smallest = table.predict({s.name: s.min_groups for s in library.slots}).value
+    largest = table.predict({s.name: s.groups for s in library.slots}).value
+    samples: dict[str, list[float]] = {"plan": [], "link": [], "plan + link": []}
+    for number in range(n + 3):
+        size = int(rng.integers(2, len(library.classes) + 1))
+        index = sorted(rng.choice(len(library.classes), size, replace=False))
+        task = Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
+        budget = Budget(latency_ms=smallest + float(rng.uniform(0.1, 1)) * (largest - smallest))
+        start = time.perf_counter()
+        plan, _, _ = assemble(library, task, budget, table)
+        middle = time.perf_counter()
+        link(library, plan)
+        end = time.perf_counter()
+        if number < 3:  # the first ones fill caches
+            continue
+        times = (middle - start, end - middle, end - start)
+        for phase, seconds in zip(samples, times, strict=True):
+            samples[phase].append(seconds * 1e3)
+    return samples
+
+
+def _command_ms(words: list[str], n: int) -> list[float]:
+    """Milliseconds of a whole command, each time in an empty folder; one run warms the disk."""
+    values = []
+    for _ in range(n + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            subprocess.run(
+                [Path(sys.executable).with_name("nnfactory"), *words], cwd=folder, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            values.append((time.perf_counter() - start) * 1e3)
+    return values[1:]
+
+
+if __name__ == "__main__":
+    main()

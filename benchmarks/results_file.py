@@ -1,0 +1,53 @@
+"""Where benchmarks find their data, and how they write their results."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+import numpy
+import onnxruntime
+
+from nnfactory.devices.conditions import cpu_name
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks" / "results"
+
+data_option = click.option(
+    "--data", "data_dir", type=click.Path(path_type=Path), envvar="NNFACTORY_DATA",
+    default=REPOSITORY.parent / "shared" / "data", help="Data folder [env: NNFACTORY_DATA].",
+)  # fmt: skip
+
+
+def need_data(folder: Path) -> Path:
+    """The folder, or an exit that says what is missing."""
+    if not folder.is_dir():
+        raise click.ClickException(f"There is no data folder {folder}; pass --data DIR.")
+    return folder
+
+
+def machine() -> dict[str, object]:
+    """The machine and the software of a result."""
+    return {
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+        "software": f"python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
+        f"numpy {numpy.__version__}",
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+
+
+def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write ``results/<name>.csv``; every row ends with machine, software and date."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    full = [{**row, **machine()} for row in rows]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(full[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(full)
+    return path

@@ -1,0 +1,296 @@
+"""``build`` and ``plan``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..factory.errors import InconclusiveError
+from ..factory.schema import PERCENTILES, Budget, BuildResult, FrontierPoint, Measurement
+from . import options
+from .output import console, interval_text, print_json, progress
+
+if TYPE_CHECKING:
+    from ..api import Frontier
+
+
+@click.command(short_help="Assemble, prove, measure and export one network.")
+@options.device_option
+@options.task_option
+@options.class_options
+@click.option("--latency", type=options.MILLISECONDS, help="Latency limit: 5, 5ms or 0.005s.")
+@click.option(
+    "--latency-percentile",
+    "percentile",
+    type=click.Choice([str(p) for p in PERCENTILES]),
+    default="50",
+    show_default=True,
+    help="Percentile that --latency limits.",
+)
+@click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
+@click.option("--memory", type=options.MEBIBYTES, help="Peak memory limit: 4, 4MiB or 4MB.")
+@click.option(
+    "--sparsity",
+    type=options.SparsityType(),
+    default=0.0,
+    show_default=True,
+    help="Least share of the module parameters that is left out.",
+)
+@options.library_option
+@click.option(
+    "-o",
+    "--out",
+    "out_dir",
+    type=options.PATH,
+    help="The artifact folder [default: ./<task>-<device>-<plan id>].",
+)
+@click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
+@options.json_option
+def build(
+    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
+    latency: float | None, percentile: str, params: float | None, memory: float | None,
+    sparsity: float, library: str | None, out_dir: Path | None, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Assemble, link, prove, measure and export one network.
+
+    \b
+    nnfactory build --device jetson --task det
+    nnfactory build --device host --task cls --classes goldfish,jellyfish --latency 0.4ms
+    """
+    from .. import api
+
+    budget = Budget(
+        latency_ms=latency, percentile=int(percentile), mparams=params, memory_mib=memory,
+        sparsity=sparsity,
+    )  # fmt: skip
+    with progress() as report:
+        result = api.build(
+            task=task, device=device, budget=budget, library=library,
+            classes=options.class_names(classes, more_classes), out_dir=out_dir,
+            overwrite=overwrite, command=shlex.join(["nnfactory", *sys.argv[1:]]), report=report,
+        )  # fmt: skip
+    if as_json:
+        print_json({**result_table(result)})
+    else:
+        _print_result(result, budget)
+    measured = result.measurement
+    if measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms is not None:
+        raise InconclusiveError(
+            f"{result.artifact.folder} is written, but its latency could not be judged: "
+            f"{measured.reason}.",
+            hints=[f"nnfactory bench {result.artifact.folder} when the machine is idle"],
+        )
+
+
+def result_table(result: BuildResult) -> dict[str, object]:
+    """A build as JSON values; the samples of the measurement stay in the artifact."""
+    from ..factory.serialize import table_from_noun
+
+    table = dict(table_from_noun(result))
+    table["plan"]["id"] = result.plan.id
+    table["frontier"] = [_point_table(point) for point in result.frontier]
+    if result.measurement:
+        table["measurement"] = measurement_table(result.measurement)
+    return table
+
+
+def measurement_table(measurement: Measurement) -> dict[str, object]:
+    """A measurement as JSON values, with percentiles instead of samples."""
+    from ..factory.serialize import table_from_noun
+
+    table = dict(table_from_noun(measurement))
+    del table["samples_ms"]
+    return {
+        **table,
+        "n": measurement.n,
+        **{f"p{q}_ms": measurement.percentile(q) for q in (50, 90, 99)},
+        "interval": table_from_noun(measurement.median_interval()),
+    }
+
+
+def measurement_text(measurement: Measurement) -> str:
+    """One line: measured percentiles, the number of runs and the runtime."""
+    p50, p90, p99 = (measurement.percentile(q) for q in (50, 90, 99))
+    interval = measurement.median_interval()
+    return (
+        f"measured p50 {p50:.3f} ms [{interval.low:.3f}, {interval.high:.3f}], p90 {p90:.3f}, "
+        f"p99 {p99:.3f} (n={measurement.n}, {measurement.runtime}, {measurement.precision}, "
+        f"{measurement.threads} thread{'s' if measurement.threads != 1 else ''})"
+    )
+
+
+def _print_result(result: BuildResult, budget: Budget) -> None:
+    """What was built, as a person reads it."""
+    from rich.table import Table
+
+    out = console()
+    estimate, plan, certificate = result.estimate, result.plan, result.certificate
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    active = sum(plan.counts.values())
+    blocks = sum(1 for count in plan.counts.values() if count)
+    rows.add_row(
+        "network",
+        f"{len(plan.task.classes)} classes of {plan.library}; {blocks} of {len(plan.counts)} "
+        f"blocks, {active} modules, sparsity {plan.sparsity:.2f}",
+    )
+    if result.measurement:
+        rows.add_row("latency", measurement_text(result.measurement))
+        if budget.latency_ms is not None:
+            rows.add_row("budget", f"{result.measurement.verdict}: {result.measurement.reason}")
+    else:
+        rows.add_row(
+            "latency",
+            f"estimated p{budget.percentile} {interval_text(estimate.latency_ms, 'ms')} on "
+            f"{result.device} (nobody measured this network there)",
+        )
+    rows.add_row(
+        "accuracy", f"estimated {interval_text(estimate.accuracy)} on images of these classes"
+    )
+    rows.add_row(
+        "size",
+        f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
+        f"{estimate.memory_mib:.2f} MiB",
+    )
+    gap = "no gap" if certificate.gap <= 0 else f"gap {certificate.gap:.1e}"
+    limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
+    rows.add_row(
+        "choice",
+        f"optimal for the library's values and this latency table ({certificate.method}, {gap})"
+        f"{limits}",
+    )
+    for parity in result.parity:
+        rows.add_row(
+            "proof", f"{parity.b} equals {parity.a}: {parity.max_abs:.0e} on {parity.n} inputs"
+        )
+    spent = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in result.seconds.items())
+    rows.add_row("time", spent)
+    out.print(f"[bold green]{_short(result.artifact.folder)}[/]")
+    out.print(rows)
+    if result.frontier:
+        out.print("\nNo budget was given, so this is the most valuable network. Others:")
+        _print_points(result.frontier, measured=result.measurement is not None)
+        for point in result.frontier:
+            out.print(f"  {build_command(result, point)}")
+    out.print(f"\nnext: nnfactory run {shlex.quote(_short(result.artifact.folder))} IMAGE")
+
+
+def _short(folder: str) -> str:
+    """The folder relative to the current one, where that is shorter."""
+    try:
+        return str(Path(folder).relative_to(Path.cwd()))
+    except ValueError:
+        return folder
+
+
+def build_command(result: BuildResult, point: FrontierPoint) -> str:
+    """The command that builds a point of the frontier."""
+    words = ["nnfactory", "build", "--device", result.device, "--task", result.plan.task.kind]
+    words += _asked_classes(sys.argv)
+    assert point.estimate.latency_ms is not None
+    limit = point.estimate.latency_ms.value
+    return shlex.join([*words, "--latency", f"{_rounded_up(limit)}ms"])
+
+
+def _asked_classes(argv: list[str]) -> list[str]:
+    """The class and library options of this call, repeated."""
+    kept, take = [], False
+    for word in argv[1:]:
+        if take or word.split("=")[0] in ("--classes", "--class", "--library"):
+            kept.append(word)
+            take = not take and "=" not in word
+    return kept
+
+
+def _rounded_up(value: float) -> str:
+    """Four digits, never below the value."""
+    import math
+
+    digits = max(0, 3 - math.floor(math.log10(value)))
+    return f"{math.ceil(value * 10**digits) / 10**digits:.{digits}f}"
+
+
+def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    kind = "from a measured table" if measured else "estimated"
+    for title in (f"latency ms, {kind}", "value", "accuracy, estimated", "M params", "MMACs",
+                  "memory MiB", "sparsity"):  # fmt: skip
+        table.add_column(title, justify="right", overflow="fold")
+    for point in points:
+        estimate = point.estimate
+        table.add_row(
+            interval_text(estimate.latency_ms), f"{point.value:.3f}",
+            interval_text(estimate.accuracy, digits=2), f"{estimate.mparams:.3f}",
+            f"{estimate.mmacs:.1f}", f"{estimate.memory_mib:.2f}", f"{point.plan.sparsity:.2f}",
+        )  # fmt: skip
+    console().print(table)
+
+
+def _point_table(point: FrontierPoint) -> dict[str, object]:
+    from ..factory.serialize import table_from_noun
+
+    return {
+        "plan": point.plan.id,
+        "value": point.value,
+        "sparsity": point.plan.sparsity,
+        "active": point.plan.counts,
+        **table_from_noun(point.estimate),
+    }
+
+
+@click.command(short_help="Show what is reachable: the frontier of a task on a device.")
+@options.device_option
+@options.task_option
+@options.class_options
+@options.library_option
+@click.option(
+    "--points", type=click.IntRange(2, 1000), default=12, show_default=True, help="Rows to show."
+)
+@options.json_option
+def plan(
+    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
+    library: str | None, points: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Show what is reachable: the frontier of latency and value. Builds nothing.
+
+    \b
+    nnfactory plan --device jetson --task det
+    nnfactory plan --device host --task cls --classes goldfish,jellyfish --json
+    """
+    from .. import api
+
+    with progress() as report:
+        answer = api.plan(
+            task=task, device=device, library=library, points=points, report=report,
+            classes=options.class_names(classes, more_classes),
+        )  # fmt: skip
+    if as_json:
+        print_json(
+            {
+                "device": answer.device, "library": answer.library, "task": answer.task,
+                "is_measured": answer.is_measured, "steps": answer.steps,
+                "points": [_point_table(point) for point in answer.points],
+            }
+        )  # fmt: skip
+        return
+    _print_frontier(answer)
+
+
+def _print_frontier(answer: Frontier) -> None:
+    out = console()
+    out.print(
+        f"[bold]{len(answer.task.classes)} classes of {answer.library} on {answer.device}[/]: "
+        f"{len(answer.points)} of {answer.steps} plans that none beats in latency and value"
+    )
+    _print_points(answer.points, measured=answer.is_measured)
+    out.print("\nvalue is the share of the full network's value for this task")
+    out.print(
+        f"next: nnfactory build --device {answer.device} --task {answer.task.kind} --latency ..ms"
+    )

@@ -1,0 +1,214 @@
+"""``modules list``, ``show``, ``train`` and ``publish``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..factory.schema import TrainingStatus
+from . import options
+from .output import Group, console, interval_text, print_json, progress
+
+if TYPE_CHECKING:
+    from ..api import LibraryView
+
+
+@click.group(cls=Group)
+def modules() -> None:
+    """Libraries of pretrained modules."""
+
+
+@modules.command("list")
+@options.json_option
+def list_modules(as_json: bool) -> None:
+    """List every installed module library.
+
+    \b
+    nnfactory modules list
+    nnfactory modules list --json
+    """
+    from rich.table import Table
+
+    from .. import api
+
+    libraries = api.modules()
+    if as_json:
+        print_json([library.card for library in libraries])
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "task", "classes", "input", "test metric, all modules", "title"):
+        table.add_column(title)
+    for library in libraries:
+        table.add_row(
+            library.name, library.kind, str(len(library.classes)),
+            f"{library.input_size} px", _metric(library.card), library.card["title"],
+        )  # fmt: skip
+    console().print(table)
+
+
+def _metric(card: Any) -> str:
+    metric = card["metric"]
+    return (
+        f"{metric['name']} {metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] "
+        f"(n={metric['n']})"
+    )
+
+
+@modules.command("show")
+@click.argument("name")
+@click.option("--device", default="host", show_default=True, metavar="NAME")
+@options.json_option
+def show_modules(name: str, device: str, as_json: bool) -> None:
+    """Show a library: its modules, its accuracy, its smallest and its full network.
+
+    \b
+    nnfactory modules show fod31
+    nnfactory modules show tiny200 --device jetson --json
+    """
+    from .. import api
+
+    with progress() as report:
+        view = api.module_library(name, device=device, report=report)
+    if as_json:
+        print_json({name: getattr(view, name) for name in view.__dataclass_fields__})
+        return
+    _print_library(view)
+
+
+def _print_library(view: LibraryView) -> None:
+    from rich.table import Table
+
+    out, card = console(), view.card
+    out.print(f"[bold]{card['name']}[/]  {card['title']}")
+    rows = {
+        "metric": f"{_metric(card)}, {card['metric']['split']} split, all modules and classes",
+        "data": f"{card['data']['name']}; licence: {card['data']['license']}",
+        "weights": card["weights"]["license"],
+        "training": f"{card['training']['compute']}, {card['training']['hours']} h",
+        "normalization": f"{card['normalization']['without_images']}; accuracy on validation "
+        f"images by mode: {card['normalization']['validation']}",
+    }  # fmt: skip
+    for key, value in rows.items():
+        out.print(f"  {key}: {value}", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("slot", "modules", "k params each", "MMACs each", "can be skipped"):
+        table.add_column(title, justify="left" if title == "slot" else "right")
+    for slot in view.slots:
+        table.add_row(
+            slot["name"], str(slot["groups"]), f"{slot['mparams'] * 1e3:.1f}",
+            f"{slot['mmacs']:.2f}", "yes" if slot["skippable"] else "no",
+        )  # fmt: skip
+    out.print(table)
+    kind = "from a measured table" if view.is_measured else "estimated"
+    for name, estimate in (("smallest", view.empty), ("full", view.full)):
+        out.print(
+            f"  {name} network, all classes: {interval_text(estimate.latency_ms, 'ms')} on "
+            f"{view.device} ({kind}), {estimate.mparams:.3f} M parameters, "
+            f"{estimate.mmacs:.1f} MMACs"
+        )
+    out.print(f"  the smallest network costs {view.empty_share:.1%} of the full latency")
+    names = [name.split(",")[0] for name in card["classes"]]
+    out.print("  classes: " + ", ".join(names), markup=False)
+
+
+@modules.command("train")
+@click.argument("recipe")
+@click.option("--data", "data_dir", type=options.PATH, required=True, help="Data folder.")
+@click.option(
+    "--run", "run_dir", type=options.PATH, help="Checkpoints and log [default: ./runs/<recipe>]."
+)
+@click.option("--resume", is_flag=True, help="Continue the run.")
+@click.option("--init", metavar="LIBRARY", help="Start from a published library.")
+@click.option("--compute", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def train_modules(
+    recipe: str, data_dir: Path, run_dir: Path | None, resume: bool, init: str | None, compute: str
+) -> None:
+    """Train the supernet of a RECIPE (a shipped one by name, or a TOML file).
+
+    \b
+    nnfactory modules train tiny200 --data data/
+    nnfactory modules train my.toml --data data/ --init fod31 --compute cuda
+    """
+    from .. import api
+
+    folder = run_dir or Path("runs") / Path(recipe).stem
+    try:
+        with _training_progress() as report:
+            api.train(
+                recipe, data_dir=data_dir, run_dir=folder, resume=resume, init=init,
+                compute=compute, report=report,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"checkpoint saved in {folder}; --resume continues it", err=True)
+        raise
+    click.echo(str(folder))
+    click.echo(f"next: nnfactory modules publish {folder} --data {data_dir}", err=True)
+
+
+@contextlib.contextmanager
+def _training_progress() -> Iterator[Callable[[TrainingStatus], None]]:
+    """A bar with loss, metrics and time left; a line a minute where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        last = [0.0]
+
+        def line(status: TrainingStatus) -> None:
+            if time.monotonic() - last[0] > 60 or status.step == status.steps:
+                last[0] = time.monotonic()
+                click.echo(f"step {status.step}/{status.steps}  {_status_text(status)}", err=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), console=Console(stderr=True),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("reading images", total=None)
+
+        def update(status: TrainingStatus) -> None:
+            bar.update(
+                task, completed=status.step, total=status.steps, description=_status_text(status)
+            )
+
+        yield update
+
+
+def _status_text(status: TrainingStatus) -> str:
+    metric = ""
+    if status.metric:
+        metric = f"  validation {status.metric[0]:.3f} full, {status.metric[1]:.3f} half width"
+    return f"loss {status.loss:.3f}{metric}"
+
+
+@modules.command("publish")
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", "data_dir", type=options.PATH, required=True, help="Data folder.")
+@click.option("-o", "--out", "out_dir", type=options.PATH, help="Library folder [default: yours].")
+@click.option("--compute", default="", metavar="TEXT", help="What trained it, for library.toml.")
+@click.option("--overwrite", is_flag=True, help="Replace a library that is there.")
+def publish_modules(
+    run_dir: Path, data_dir: Path, out_dir: Path | None, compute: str, overwrite: bool
+) -> None:
+    """Measure a trained supernet and write it as a module library.
+
+    \b
+    nnfactory modules publish runs/tiny200 --data data/
+    nnfactory modules publish runs/fod31 --data data/ --out fod31 --compute "2 CPU cores"
+    """
+    from .. import api
+
+    with progress() as report:
+        folder = api.publish(
+            run_dir, data_dir=data_dir, out_dir=out_dir, compute=compute, overwrite=overwrite,
+            report=report,
+        )  # fmt: skip
+    click.echo(str(folder))

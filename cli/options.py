@@ -1,0 +1,91 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ..factory.errors import SpecError
+from ..factory.units import parse_quantity
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Quantity(click.ParamType[float]):
+    """A number with an optional unit."""
+
+    def __init__(self, unit: str, metavar: str) -> None:
+        self.unit, self.name = unit, metavar
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """The quantity in the option's unit."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_quantity(str(value), self.unit)
+        except SpecError as error:
+            self.fail(str(error), param, context)
+
+
+class SparsityType(click.ParamType[float]):
+    """A share in [0, 1)."""
+
+    name = "SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """The share; NaN is refused too."""
+        try:
+            share = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number.", param, context)
+        if not 0 <= share < 1:
+            self.fail(f"must be in [0, 1), got {value}.", param, context)
+        return share
+
+
+MILLISECONDS = Quantity("milliseconds", "MS")
+MPARAMS = Quantity("millions of parameters", "MILLIONS")
+MEBIBYTES = Quantity("MiB", "MIB")
+json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+device_option = click.option(
+    "--device", required=True, metavar="NAME", help="Device profile, e.g. jetson or host."
+)
+task_option = click.option(
+    "--task", required=True, type=click.Choice(["cls", "det"]), help="Classify or detect."
+)
+library_option = click.option(
+    "--library", metavar="NAME|DIR", help="Module library; by default the first for the task."
+)
+PATH = click.Path(path_type=Path)
+
+
+def class_options(command: Command) -> Command:
+    """``--classes a,b`` and the repeatable ``--class NAME``, for names that hold a comma."""
+    command = click.option(
+        "--class", "more_classes", multiple=True, metavar="NAME",
+        help="One class; repeat it. For names that hold a comma.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--classes", metavar="A,B,..",
+        help="Classes by name, first WordNet synonym or WordNet id; all by default.",
+    )(command)  # fmt: skip
+
+
+def class_names(classes: str | None, more_classes: tuple[str, ...]) -> list[str]:
+    """The names of both options.
+
+    Raises:
+        click.BadParameter: An empty name.
+    """
+    listed = [] if classes is None else [name.strip() for name in classes.split(",")]
+    names = listed + [name.strip() for name in more_classes]
+    if any(not name for name in names):
+        raise click.BadParameter("a class name is empty.", param_hint="--classes")
+    return names

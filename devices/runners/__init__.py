@@ -1,0 +1,1 @@
+"""One file a runtime: open a network, run it, close it."""

@@ -1,0 +1,296 @@
+"""Toy module libraries, a toy latency table and the data folder, shared by all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
+from nnfactory.factory import schema
+from nnfactory.factory.assembler import accuracy
+from nnfactory.factory.graph import cut, normalization
+from nnfactory.factory.library import library, store, writer
+from nnfactory.factory.sampling import sample_widths
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 32
+CLASSES = {
+    "cls": (
+        "goldfish, Carassius auratus",
+        "European fire salamander, Salamandra salamandra",
+        "bullfrog, Rana catesbeiana",
+        "tailed frog, bell toad",
+        "American alligator, Alligator mississipiensis",
+        "boa constrictor, Constrictor constrictor",
+    ),
+    "det": ("Bolt", "Nut", "Wrench", "Metal part"),
+}
+WORDNET = ("n01443537", "n01629819", "n01641577", "n01644900", "n01698640", "n01742172")
+
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=20, derandomize=True)
+hypothesis.settings.load_profile("suite")
+
+
+def architecture(kind: str, **changes: object):
+    """A small supernet: 4 blocks, and two heads for detection."""
+    from nnfactory.factory.supernet.recipe import Architecture, Stage
+
+    heads = {"neck_channels": 16, "head_hidden": 16, "head_group": 8, "head_strides": (2, 4)}
+    shape: dict = {
+        "kind": kind,
+        "input_size": SIDE,
+        "mean": (0.5, 0.45, 0.4),
+        "std": (0.25, 0.3, 0.2),
+        "stem_channels": 8,
+        "stem_stride": 1,
+        "stages": (
+            Stage(channels=8, hidden=32, group=8, blocks=2),
+            Stage(channels=16, hidden=48, group=8, blocks=2),
+        ),
+        "classes": len(CLASSES[kind]),
+        **(heads if kind == "det" else {}),
+    }
+    return Architecture(**(shape | changes))
+
+
+def recipe(kind: str, **training: object):
+    """A recipe of the small supernet: two epochs in batches of 8."""
+    from nnfactory.factory.supernet.recipe import Recipe, Training
+
+    settings: dict = {"epochs": 2, "batch": 8, "lr": 2e-3}
+    return Recipe(
+        name=f"toy-{kind}",
+        title=f"Toy modules for '{kind}'",
+        architecture=architecture(kind),
+        training=Training(**(settings | training)),
+        data={"folder": "toy", "name": "Noise", "origin": "numpy", "license": "CC0"},
+        weights_license="CC0",
+    )
+
+
+def random_supernet(kind: str, seed: int = 0, **changes: object):
+    """An untrained supernet in evaluation mode whose normalization is not trivial."""
+    torch = pytest.importorskip("torch")
+    from nnfactory.factory.supernet.network import supernet_from_architecture
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network = supernet_from_architecture(architecture(kind, **changes))
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(like, low: float, high: float):
+        return torch.rand(like.shape, generator=generator) * (high - low) + low
+
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.weight.copy_(uniform(part.weight, 0.5, 1.5))
+                part.bias.copy_(uniform(part.bias, -0.3, 0.3))
+                part.running_mean.copy_(uniform(part.running_mean, -0.3, 0.3))
+                part.running_var.copy_(uniform(part.running_var, 0.5, 1.5))
+    return network.eval()
+
+
+def numpy_weights(network) -> dict[str, np.ndarray]:
+    """Parameters and buffers of a torch network, copied."""
+    return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def _statistics(network, slots, plans: int) -> library.Statistics:
+    rng = np.random.default_rng(5)
+    blocks = [slot for slot in slots if slot.kind == "block"]
+    full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
+    counts = [tuple(full), tuple(empty), *(sample_widths(full, empty, rng) for _ in range(plans))]
+    rows = []
+    for widths in counts:
+        active = {slot.name: range(w) for slot, w in zip(blocks, widths, strict=True)}
+        images = rng.random((4, 3, SIDE, SIDE), dtype=np.float32)
+        rows.append(normalization.estimate_moments(cut.mask(network, slots, active), images))
+    return library.Statistics(
+        counts=np.array(counts, np.int64),
+        mean={node: np.stack([row[node][0] for row in rows]) for node in rows[0]},
+        variance={node: np.stack([row[node][1] for row in rows]) for node in rows[0]},
+    )
+
+
+def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[accuracy.Pair]:
+    """Measured networks as they could be: accuracy rises with the value of the plan."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for number in range(n):
+        size = int(rng.integers(2, classes + 1))
+        share, strength = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.4, 0.8))
+        odds = accuracy.logit(strength) - 2.0 * (1 - share) - 0.3 * np.log(size)
+        odds += rng.normal(0.0, 0.25)
+        pairs.append(
+            accuracy.Pair(
+                classes=tuple(range(size)),
+                counts=(1,) * blocks,
+                share=share,
+                strength=strength,
+                accuracy=float(1 / (1 + np.exp(-odds))),
+                n=500,
+                origin="optimized" if number % 2 else "random",
+            )
+        )
+    return pairs
+
+
+def write_toy(folder: Path, kind: str, *, normalization_mode: str = "stored") -> Path:
+    """Write a toy library of a kind to ``folder``."""
+    pytest.importorskip("torch")
+    from nnfactory.factory.supernet.onnx_graph import network_from_weights
+    from nnfactory.factory.supernet.recipe import table_from_recipe
+
+    shape, classes = architecture(kind), CLASSES[kind]
+    network, slots = network_from_weights(shape, numpy_weights(random_supernet(kind)))
+    rng = np.random.default_rng(7)
+    ranks = np.concatenate([np.arange(s.groups) for s in slots if s.kind == "block"])
+    importance = {
+        width: (rng.uniform(0.5, 1.5, (len(classes), len(ranks))) * 0.8**ranks).astype(np.float32)
+        for width in ("full", "half")
+    }
+    pairs = synthetic_pairs(60, 11, len(classes), blocks=sum(s.kind == "block" for s in slots))
+    card = {
+        "schema": 1,
+        "name": folder.name,
+        "title": f"Toy modules for '{kind}'",
+        "kind": kind,
+        "classes": list(classes),
+        "wordnet": list(WORDNET if kind == "cls" else ()),
+        "input": {
+            "size": SIDE,
+            "color": "RGB",
+            "range": [0.0, 1.0],
+            "resize": "letterbox" if kind == "det" else "center-crop",
+            "head_strides": list(shape.head_strides),
+        },
+        "data": dict(recipe(kind).data),
+        "weights": {"license": "CC0"},
+        "metric": {
+            "name": "AP50" if kind == "det" else "top-1",
+            "split": "test",
+            "value": 0.5,
+            "low": 0.45,
+            "high": 0.55,
+            "level": 0.95,
+            "n": 400,
+        },
+        "normalization": {
+            "mode": normalization_mode,
+            "validation": {"sliced": 0.41, "stored": 0.49, "reestimated": 0.5},
+        },
+        "values": {"width": "blend", "validation": {"full": 0.4, "half": 0.4, "blend": 0.5}},
+        "training": {
+            "compute": "none",
+            "hours": 0.0,
+            "recipe": table_from_recipe(recipe(kind)),
+        },
+    }
+    writer.write_library(
+        folder,
+        card=card,
+        network=network,
+        slots=slots,
+        importance=importance,
+        statistics=_statistics(network, slots, plans=4),
+        accuracy={
+            "fit": accuracy.fit_accuracy(pairs),
+            "per_class": [round(0.5 + 0.04 * index, 2) for index in range(len(classes))],
+            "split": "validation",
+            "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        },
+    )
+    return folder
+
+
+def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.LatencyTable:
+    """A synthetic table in whole nanoseconds: every block that runs costs something at once."""
+    rng = np.random.default_rng(13)
+    slots = {}
+    for slot in of.slots:
+        steps = rng.integers(2_000, 9_000, slot.groups)
+        start = 0 if slot.kind == "classes" else 20_000
+        slots[slot.name] = (0, *(start + int(total) for total in np.cumsum(steps)))
+    entries: dict = {
+        "device": "toy-device",
+        "library": of.id,
+        "runtime": "toy 1.0",
+        "precision": "fp32",
+        "threads": 1,
+        "fixed_ns": 150_000,
+        "slots": slots,
+        "tail": {90: 1.05, 95: 1.1, 99: 1.3},
+        "error_low": 0.9,
+        "error_high": 1.15,
+        "level": 0.9,
+        "n": 36,
+        "is_measured": True,
+        "created": "2026-01-02T03:04:05+00:00",
+        "conditions": {"load": 0.1},
+    }
+    return schema.LatencyTable(**(entries | changes))
+
+
+@pytest.fixture(scope="session")
+def toy_cls(tmp_path_factory: pytest.TempPathFactory) -> library.ModuleLibrary:
+    """A classification library of six classes, written to disk and opened again."""
+    return store.open_library(write_toy(tmp_path_factory.mktemp("libraries") / "toy-cls", "cls"))
+
+
+@pytest.fixture(scope="session")
+def toy_det(tmp_path_factory: pytest.TempPathFactory) -> library.ModuleLibrary:
+    """A detection library of four classes, written to disk and opened again."""
+    return store.open_library(write_toy(tmp_path_factory.mktemp("libraries") / "toy-det", "det"))
+
+
+@pytest.fixture(scope="session", params=["cls", "det"])
+def toy_library(request: pytest.FixtureRequest) -> library.ModuleLibrary:
+    """Each of the toy libraries in turn."""
+    return request.getfixturevalue(f"toy_{request.param}")
+
+
+@pytest.fixture(scope="session")
+def toy_table() -> Callable[..., schema.LatencyTable]:
+    """The function ``toy_table(library, **changed_fields)`` that gives a synthetic table."""
+    return latency_table
+
+
+@pytest.fixture(scope="session")
+def toy_parts():
+    """The functions that make toy architectures, supernets, recipes, pairs and libraries."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(
+        side=SIDE,
+        classes=CLASSES,
+        wordnet=WORDNET,
+        architecture=architecture,
+        recipe=recipe,
+        supernet=random_supernet,
+        weights=numpy_weights,
+        pairs=synthetic_pairs,
+        write=write_toy,
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator, fresh for every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the public data sets; the test is skipped where there is none."""
+    named = os.environ.get("NNFACTORY_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the data sets: set NNFACTORY_DATA to their folder")
+    return folder
