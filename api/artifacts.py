@@ -169,7 +169,10 @@ def load(path: str | Path, **options: Any) -> Runtime:
     from ..exporters.runtime.nnf_runtime import Runtime
 
     _model_file(Path(path))
-    return Runtime(str(path), **options)
+    try:
+        return Runtime(str(path), **options)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def run(path: Path, image: Path, *, confidence: float | None = None) -> Results:
@@ -178,12 +181,15 @@ def run(path: Path, image: Path, *, confidence: float | None = None) -> Results:
     Raises:
         DataError: There is no such network, or the image cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from ..exporters.runtime.nnf_runtime import read_image
 
     runtime = load(path)
     try:
-        with Image.open(image) as opened:
-            opened.verify()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        pixels = read_image(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{image} cannot be read as an image: {error}.") from error
-    return runtime(str(image)) if confidence is None else runtime(str(image), conf=confidence)
+    results = runtime(pixels) if confidence is None else runtime(pixels, conf=confidence)
+    results.path = str(image)
+    return results

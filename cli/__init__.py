@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -15,7 +16,7 @@ from .output import EXIT_CODES, Group, versions_text
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(cls=Group, context_settings=CONTEXT, epilog=EXIT_CODES)
+@click.group(cls=Group, context_settings=CONTEXT, epilog=EXIT_CODES, invoke_without_command=True)
 @click.option("--version", is_flag=True, help="Print versions and exit.")
 @click.option("--no-color", is_flag=True, help="No colors; NO_COLOR does the same.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -27,6 +28,8 @@ def cli(context: click.Context, version: bool, no_color: bool, quiet: bool) -> N
     nnfactory build --device jetson --task det
     nnfactory plan --device host --task cls --classes goldfish,jellyfish,bullfrog
     """
+    if no_color or os.environ.get("NO_COLOR"):
+        context.color = False
     context.obj = {"color": not no_color, "quiet": quiet}
     if version:
         click.echo(versions_text())

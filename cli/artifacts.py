@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..factory.errors import VerificationError
+from ..factory.errors import UsageError, VerificationError
 from . import options
 from .builds import measurement_table, measurement_text
 from .output import console, print_json
@@ -130,7 +130,10 @@ def run(path: Path, image: Path, conf: float | None, save: Path | None, as_json:
         from PIL import Image
 
         place = save or Path(f"{image.stem}-detections.png")
-        Image.fromarray(results.plot()).save(place)
+        try:
+            Image.fromarray(results.plot()).save(place)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"The picture cannot be saved as {place}: {error}.") from error
     if as_json:
         click.echo(results.tojson())
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,32 +66,37 @@ def build(
         latency_ms=latency, percentile=int(percentile), mparams=params, memory_mib=memory,
         sparsity=sparsity,
     )  # fmt: skip
+    words = request_words(device, task, classes, more_classes, library)
     with progress() as report:
         result = api.build(
             task=task, device=device, budget=budget, library=library,
             classes=options.class_names(classes, more_classes), out_dir=out_dir,
-            overwrite=overwrite, command=shlex.join(["nnfactory", *sys.argv[1:]]), report=report,
+            overwrite=overwrite, command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
-    if as_json:
-        print_json({**result_table(result)})
-    else:
-        _print_result(result, budget)
     measured = result.measurement
-    if measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms is not None:
+    disturbed = bool(measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms)
+    if not as_json:
+        _print_result(result, budget, words)
+    elif not disturbed:
+        print_json(result_table(result, words))
+    if measured and disturbed:
         raise InconclusiveError(
             f"{result.artifact.folder} is written, but its latency could not be judged: "
             f"{measured.reason}.",
             hints=[f"nnfactory bench {result.artifact.folder} when the machine is idle"],
+            details={"result": result_table(result, words)},
         )
 
 
-def result_table(result: BuildResult) -> dict[str, object]:
+def result_table(result: BuildResult, words: list[str]) -> dict[str, object]:
     """A build as JSON values; the samples of the measurement stay in the artifact."""
     from ..factory.serialize import table_from_noun
 
     table = dict(table_from_noun(result))
     table["plan"]["id"] = result.plan.id
-    table["frontier"] = [_point_table(point) for point in result.frontier]
+    table["frontier"] = [
+        {**_point_table(point), "command": point_command(words, point)} for point in result.frontier
+    ]
     if result.measurement:
         table["measurement"] = measurement_table(result.measurement)
     return table
@@ -123,7 +127,7 @@ def measurement_text(measurement: Measurement) -> str:
     )
 
 
-def _print_result(result: BuildResult, budget: Budget) -> None:
+def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None:
     """What was built, as a person reads it."""
     from rich.table import Table
 
@@ -176,7 +180,7 @@ def _print_result(result: BuildResult, budget: Budget) -> None:
         out.print("\nNo budget was given, so this is the most valuable network. Others:")
         _print_points(result.frontier, measured=result.measurement is not None)
         for point in result.frontier:
-            out.print(f"  {build_command(result, point)}")
+            out.print(f"  {point_command(words, point)}")
     out.print(f"\nnext: nnfactory run {shlex.quote(_short(result.artifact.folder))} IMAGE")
 
 
@@ -188,23 +192,32 @@ def _short(folder: str) -> str:
         return folder
 
 
-def build_command(result: BuildResult, point: FrontierPoint) -> str:
+def request_words(
+    device: str, task: str, classes: str | None, more_classes: tuple[str, ...], library: str | None
+) -> list[str]:
+    """The words of a command that asks for the same task on the same device."""
+    words = ["nnfactory", "build", "--device", device, "--task", task]
+    words += [] if classes is None else ["--classes", classes]
+    for name in more_classes:
+        words += ["--class", name]
+    return words + ([] if library is None else ["--library", library])
+
+
+def budget_words(budget: Budget) -> list[str]:
+    """The options that ask for a budget."""
+    words = []
+    if budget.latency_ms is not None:
+        words += ["--latency", f"{budget.latency_ms:g}ms"]
+        words += ["--latency-percentile", str(budget.percentile)] * (budget.percentile != 50)
+    words += [] if budget.mparams is None else ["--params", f"{budget.mparams:g}M"]
+    words += [] if budget.memory_mib is None else ["--memory", f"{budget.memory_mib:g}MiB"]
+    return words + (["--sparsity", f"{budget.sparsity:g}"] if budget.sparsity else [])
+
+
+def point_command(words: list[str], point: FrontierPoint) -> str:
     """The command that builds a point of the frontier."""
-    words = ["nnfactory", "build", "--device", result.device, "--task", result.plan.task.kind]
-    words += _asked_classes(sys.argv)
     assert point.estimate.latency_ms is not None
-    limit = point.estimate.latency_ms.value
-    return shlex.join([*words, "--latency", f"{_rounded_up(limit)}ms"])
-
-
-def _asked_classes(argv: list[str]) -> list[str]:
-    """The class and library options of this call, repeated."""
-    kept, take = [], False
-    for word in argv[1:]:
-        if take or word.split("=")[0] in ("--classes", "--class", "--library"):
-            kept.append(word)
-            take = not take and "=" not in word
-    return kept
+    return shlex.join([*words, "--latency", f"{_rounded_up(point.estimate.latency_ms.value)}ms"])
 
 
 def _rounded_up(value: float) -> str:

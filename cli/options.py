@@ -53,7 +53,18 @@ class SparsityType(click.ParamType[float]):
 MILLISECONDS = Quantity("milliseconds", "MS")
 MPARAMS = Quantity("millions of parameters", "MILLIONS")
 MEBIBYTES = Quantity("MiB", "MIB")
-json_option = click.option("--json", "as_json", is_flag=True, help="The answer as JSON.")
+
+
+def _remember_json(context: click.Context, param: click.Parameter, value: bool) -> bool:
+    """Tell the error printer that this call wants JSON."""
+    context.find_root().obj["json"] = value
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, callback=_remember_json,
+    help="The answer as JSON, errors too.",
+)  # fmt: skip
 device_option = click.option(
     "--device", required=True, metavar="NAME", help="Device profile, e.g. jetson or host."
 )

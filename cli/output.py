@@ -31,7 +31,7 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except NNFactoryError as error:
-            print_error(error, as_json="--json" in sys.argv)
+            print_error(error, as_json=context.find_root().obj.get("json", False))
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

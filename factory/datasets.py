@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from PIL import Image
 from .errors import DataError
 
 Array = NDArray[np.generic]
+# What reading a damaged or foreign npz raises.
+_UNREADABLE = (
+    OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +83,7 @@ def read_pack(path: Path) -> NDArray[np.uint8]:
             if images is None:
                 images = np.empty((len(offset) - 1, *image.shape), np.uint8)
             images[i] = image
-    except (OSError, KeyError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path} is no image pack: {error}.") from error
     if images is None:
         raise DataError(f"{path} holds no images.")
@@ -110,27 +116,39 @@ def _load_cls(folder: Path, wanted: tuple[str, ...]) -> DataSet:
             train_label = pack["label"].astype(np.int64)
         with np.load(folder / "val.npz", allow_pickle=False) as pack:
             test_label = pack["label"].astype(np.int64)
-    except (OSError, KeyError, ValueError) as error:
+        classes = tuple(str(entry["name"]) for entry in listed)
+        wordnet = tuple(str(entry["wnid"]) for entry in listed)
+    except _UNREADABLE as error:
         raise DataError(f"{folder} holds no classification set: {error}.") from error
+    largest = max(train_label.max(initial=0), test_label.max(initial=0))
+    if largest >= len(classes):
+        raise DataError(f"{folder} holds label {largest}, but names only {len(classes)} classes.")
     empty = Images(pixels=np.empty((0, 1, 1, 3), np.uint8), labels=np.empty(0, np.int64), boxes=())
     train = validation = test = empty
     if "train" in wanted or "validation" in wanted:
-        pixels = read_pack(folder / "train.npz")
-        whole = Images(pixels=pixels, labels=train_label, boxes=())
+        whole = _labelled(folder / "train.npz", train_label)
         held = np.zeros(len(whole), bool)
         for label in np.unique(train_label):
             held[np.flatnonzero(train_label == label)[::20]] = True
         train = whole.subset(np.flatnonzero(~held))
         validation = whole.subset(np.flatnonzero(held))
     if "test" in wanted:
-        test = Images(pixels=read_pack(folder / "val.npz"), labels=test_label, boxes=())
+        test = _labelled(folder / "val.npz", test_label)
     return DataSet(
-        classes=tuple(entry["name"] for entry in listed),
-        wordnet=tuple(entry["wnid"] for entry in listed),
+        classes=classes,
+        wordnet=wordnet,
         train=train,
         validation=validation,
         test=test,
     )
+
+
+def _labelled(path: Path, labels: NDArray[np.int64]) -> Images:
+    """The images of a pack, with one label each."""
+    pixels = read_pack(path)
+    if len(pixels) != len(labels):
+        raise DataError(f"{path} holds {len(pixels)} images, but {len(labels)} labels.")
+    return Images(pixels=pixels, labels=labels, boxes=())
 
 
 def _load_det(folder: Path, wanted: tuple[str, ...]) -> DataSet:
@@ -150,7 +168,13 @@ def _load_det(folder: Path, wanted: tuple[str, ...]) -> DataSet:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{folder} holds no detection set: {error}.") from error
     pixels = read_pack(folder / "images.npz")
-    boxes = tuple(np.array(rows[i], np.float32).reshape(-1, 5) for i in range(len(notes["images"])))
+    if len(pixels) != len(split):
+        raise DataError(
+            f"{folder} holds {len(pixels)} images, but annotations of {len(split)} images."
+        )
+    boxes = tuple(
+        np.array(rows[image["id"]], np.float32).reshape(-1, 5) for image in notes["images"]
+    )
     whole = Images(pixels=pixels, labels=np.empty(0, np.int64), boxes=boxes)
     first = np.array([int(b[0, 0]) if len(b) else -1 for b in boxes])
     part = np.where(split == "test", "test", "train").astype("<U10")

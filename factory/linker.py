@@ -13,7 +13,7 @@ from .graph.evaluate import open_model
 from .graph.network import Array, Network, model_from_network
 from .graph.normalization import Moments, estimate_moments, fold_norms, with_moments
 from .graph.postprocess import with_detections, with_probabilities
-from .library.library import CLASSES, ModuleLibrary
+from .library.library import CLASSES, NORMALIZATIONS, ModuleLibrary
 from .schema import Parity, Plan
 
 PROOF_INPUTS = 8
@@ -45,14 +45,15 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
         images: (B, 3, S, S) in [0, 1]; needed by, and only used for, "reestimated" normalization.
 
     Raises:
-        DataError: The plan belongs to another library, or images are missing.
+        DataError: The plan belongs to another library or does not fit it, or images are missing.
     """
     if plan.library_id != library.id:
         raise DataError(
             f"The plan was made for library {plan.library!r} {plan.library_id}, "
             f"this is {library.name!r} {library.id}."
         )
-    dense = cut(_normalized(library, plan), library.slots, _active(library, plan))
+    active = _active(library, plan)
+    dense = cut(_normalized(library, plan), library.slots, active)
     if plan.normalization == "reestimated":
         if images is None:
             raise DataError("Re-estimated normalization needs images of the task.")
@@ -125,6 +126,18 @@ def _active(library: ModuleLibrary, plan: Plan) -> dict[str, tuple[int, ...]]:
     unknown = set(plan.active) ^ {slot.name for slot in library.blocks}
     if unknown:
         raise DataError(f"The plan does not fit library '{library.name}': slots {sorted(unknown)}.")
+    if plan.normalization not in NORMALIZATIONS:
+        raise DataError(
+            f"Plan.normalization must be one of {', '.join(NORMALIZATIONS)}, "
+            f"got {plan.normalization!r}."
+        )
+    for slot in library.blocks:
+        groups = plan.active[slot.name]
+        if len(groups) < slot.min_groups or any(group >= slot.groups for group in groups):
+            raise DataError(
+                f"The plan does not fit library '{library.name}': '{slot.name}' has "
+                f"{slot.groups} modules and keeps at least {slot.min_groups}, got {groups}."
+            )
     return {**plan.active, CLASSES: library.class_indices(plan.task)}
 
 

@@ -47,16 +47,26 @@ def _convert(wanted: Any, value: object, where: str) -> object:
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is Mapping and isinstance(value, dict):
         return {
-            (int(key) if arguments[0] is int else key): _convert(arguments[1], item, where)
+            _key(arguments[0], key, where): _convert(arguments[1], item, where)
             for key, item in value.items()
         }
     if wanted is object:
         return value
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if origin is None and isinstance(value, wanted) and (wanted is bool or value is not True):
+    if origin is None and isinstance(value, wanted) and isinstance(value, bool) <= (wanted is bool):
         return value
     raise DataError(f"{where}: {value!r} is not of the expected type.")
+
+
+def _key(wanted: Any, key: str, where: str) -> object:
+    """A key of a mapping; JSON writes every key as text."""
+    if wanted is not int:
+        return key
+    try:
+        return int(key)
+    except ValueError as error:
+        raise DataError(f"{where}: the key {key!r} is no whole number.") from error
 
 
 def _dataclass_from_table(cls: Any, table: object, where: str) -> object:

@@ -17,7 +17,7 @@ _UNITS = {
             "kib": 1 / 1024, "mib": 1.0, "gib": 1024.0},
 }  # fmt: skip
 _NUMBER = re.compile(
-    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf)\s*([a-zµ]*)\s*", re.I
+    r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|[-+]?inf)\s*([a-zµμ]*)\s*", re.I
 )
 
 
@@ -33,10 +33,11 @@ def parse_quantity(text: str, unit: str) -> float:
     """
     match = _NUMBER.fullmatch(text)
     factors = _UNITS[unit]
-    if match is None or match.group(2).casefold() not in factors:
+    written = match.group(2).lower().replace("μ", "µ") if match else ""  # the letter, the sign
+    if match is None or written not in factors:
         known = ", ".join(name for name in factors if name)
         raise SpecError(f"{text!r} is no quantity in {unit}: write a number, or one with {known}.")
-    value = float(match.group(1)) * factors[match.group(2).casefold()]
+    value = float(match.group(1)) * factors[written]
     if not (value > 0 and math.isfinite(value)):
         raise SpecError(f"A quantity in {unit} must be positive and finite, got {text!r}.")
     return value

@@ -142,7 +142,7 @@ def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[ac
     return pairs
 
 
-def write_toy(folder: Path, kind: str, *, normalization_mode: str = "stored") -> Path:
+def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Path:
     """Write a toy library of a kind to ``folder``."""
     pytest.importorskip("torch")
     from nnfactory.factory.supernet.onnx_graph import network_from_weights
@@ -156,6 +156,12 @@ def write_toy(folder: Path, kind: str, *, normalization_mode: str = "stored") ->
         width: (rng.uniform(0.5, 1.5, (len(classes), len(ranks))) * 0.8**ranks).astype(np.float32)
         for width in ("full", "half")
     }
+    steps = rng.uniform(0.1, 1.0, (len(classes), len(ranks))).astype(np.float32)
+    curves, start = [], 0
+    for slot in slots[:-1]:
+        rising = np.cumsum(steps[:, start : start + slot.groups], 1)
+        curves.append(np.pad(rising, ((0, 0), (1, 0))))
+        start += slot.groups
     pairs = synthetic_pairs(60, 11, len(classes), blocks=sum(s.kind == "block" for s in slots))
     card = {
         "schema": 1,
@@ -183,10 +189,11 @@ def write_toy(folder: Path, kind: str, *, normalization_mode: str = "stored") ->
             "n": 400,
         },
         "normalization": {
-            "mode": normalization_mode,
+            "mode": "reestimated",
+            "without_images": without_images,
             "validation": {"sliced": 0.41, "stored": 0.49, "reestimated": 0.5},
         },
-        "values": {"width": "blend", "validation": {"full": 0.4, "half": 0.4, "blend": 0.5}},
+        "values": {"source": "blend", "validation": {"full": 0.4, "half": 0.4, "blend": 0.5}},
         "training": {
             "compute": "none",
             "hours": 0.0,
@@ -199,6 +206,7 @@ def write_toy(folder: Path, kind: str, *, normalization_mode: str = "stored") ->
         network=network,
         slots=slots,
         importance=importance,
+        curves=np.concatenate(curves, 1),
         statistics=_statistics(network, slots, plans=4),
         accuracy={
             "fit": accuracy.fit_accuracy(pairs),

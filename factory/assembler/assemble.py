@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from ..errors import BudgetError, DataError
 from ..library.library import CLASSES, ModuleLibrary
@@ -175,10 +176,11 @@ def _limits(problem: Problem, budget: Budget) -> dict[str, int]:
     classes = {CLASSES: len(problem.task.classes)}
     if budget.latency_ms is not None:
         tail = problem.table.tail.get(budget.percentile, 1.0)
-        limits[LATENCY] = int(budget.latency_ms * NS_PER_MS / tail) - problem.fixed_ns
+        # A hundredth of a nanosecond makes up for rounding: 1.001 ms are 1,001,000 ns.
+        limits[LATENCY] = int(budget.latency_ms * NS_PER_MS / tail + 0.01) - problem.fixed_ns
     if budget.mparams is not None:
         fixed = problem.size.total_params(classes)
-        limits[PARAMS] = int(round(budget.mparams * 1e6)) - fixed
+        limits[PARAMS] = int(budget.mparams * 1e6 + 0.01) - fixed  # rounding, as above
     if budget.sparsity:
         sizes = problem.size.modules
         total = sum(sizes[s] * (len(problem.size.params[s]) - 1) for s in sizes)
@@ -304,12 +306,10 @@ def _infeasible(problem: Problem, limits: Mapping[str, int], budget: Budget) -> 
 
 def _relaxed(value: float, *, upwards: bool) -> str:
     """A limit with four digits that the value just keeps."""
-    text = f"{value:.4g}"
-    step = 10 ** (len(text.split(".")[1]) if "." in text else 0)
-    units = int(float(text) * step + 0.5)
-    while (units / step < value) if upwards else (units / step > value):
-        units += 1 if upwards else -1
-    return f"{units / step:g}"
+    exact = Decimal(repr(value))
+    step = Decimal(1).scaleb(exact.adjusted() - 3)
+    units = (exact / step).to_integral_value(ROUND_CEILING if upwards else ROUND_FLOOR)
+    return f"{(units * step).normalize():f}"
 
 
 def frontier_size(library: ModuleLibrary, task: Task, table: LatencyTable) -> int:

@@ -1,4 +1,4 @@
-"""What a module contributes to a task: importance measured per class when publishing."""
+"""What a module contributes to a task: measured per class when publishing, added over classes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,43 @@ from ..library.library import ModuleLibrary
 from ..schema import Task
 
 SCALE = 10**9  # the value of the full network; values are integers so that equal means equal
-WIDTHS = ("full", "half", "blend")
+SOURCES = ("full", "half", "blend", "curves", "shared curves")
 
 
-def class_shares(library: ModuleLibrary, width: str) -> Array:
-    """(K, M) share of every block module in the importance of each class; rows sum to 1.
+def class_values(library: ModuleLibrary, source: str) -> Array:
+    """(K, sum of (groups + 1)) value of the first 0, 1, .. groups of every block for each class.
+
+    Blocks stand one after the other; every row is scaled so that the full network is worth 1.
 
     Args:
-        library: Holds the importance at full and half width.
-        width: "full", "half", or "blend", the mean of both.
+        library: Holds the measurements.
+        source: "full" or "half": sums of first-order importance, measured at full or half
+            width; "blend": the mean of both; "curves": fall of the loss of each class when
+            a block grows; "shared curves": the same averaged over all classes.
+
+    Source:
+        The importance is the first-order Taylor term of Molchanov et al., "Importance Estimation
+        for Neural Network Pruning", arXiv:1906.10771, on gates of channel groups and per class.
     """
-    shares = {
-        name: array / np.maximum(array.sum(1, keepdims=True), 1e-30)
-        for name, array in library.importance.items()
-    }
-    if width == "blend":
-        return np.asarray((shares["full"] + shares["half"]) / 2)
-    return np.asarray(shares[width])
+    if source in ("curves", "shared curves"):
+        curves = library.curves
+        if source == "shared curves":
+            curves = np.broadcast_to(curves.mean(0), curves.shape)
+        return _scaled(curves, library)
+    if source == "blend":
+        return (class_values(library, "full") + class_values(library, "half")) / 2
+    importance, parts, start = library.importance[source], [], 0
+    for slot in library.blocks:
+        part = importance[:, start : start + slot.groups]
+        parts.append(np.concatenate((np.zeros((len(part), 1)), np.cumsum(part, 1)), 1))
+        start += slot.groups
+    return _scaled(np.concatenate(parts, 1), library)
+
+
+def _scaled(values: Array, library: ModuleLibrary) -> Array:
+    ends = np.cumsum([slot.groups + 1 for slot in library.blocks]) - 1
+    total = values[:, ends].sum(1, keepdims=True)
+    return np.asarray(values / np.maximum(total, 1e-30))
 
 
 def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]]:
@@ -33,18 +53,13 @@ def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]
 
     A task's value is the mean over its classes: values are class-additive. Modules are taken in
     the library's rank order, the order in which the supernet was trained to be narrowed.
-
-    Source:
-        First-order Taylor importance of Molchanov et al., "Importance Estimation for Neural
-        Network Pruning", arXiv:1906.10771, on gates of channel groups and per class.
     """
-    width = library.card["values"]["width"]
-    shares = class_shares(library, width)[list(library.class_indices(task))].mean(0)
+    rows = class_values(library, library.card["values"]["source"])
+    mean = rows[list(library.class_indices(task))].mean(0)
     values: dict[str, tuple[int, ...]] = {}
     start = 0
     for slot in library.blocks:
-        part = shares[start : start + slot.groups]
-        sums = np.concatenate(([0.0], np.cumsum(part)))
-        values[slot.name] = tuple(int(round(SCALE * value)) for value in sums)
-        start += slot.groups
+        part = mean[start : start + slot.groups + 1]
+        values[slot.name] = tuple(int(round(SCALE * float(value))) for value in part)
+        start += slot.groups + 1
     return values

@@ -98,9 +98,9 @@ def _with_arithmetic(row: OpCost, node: NodeProto, shapes: Mapping[str, tuple[in
 
 
 def parameter_count(network: Network) -> int:
-    """Number of float32 weights with more than one element, tables of the answer aside."""
+    """Number of float32 weights; constants, whose names begin with a slash, are none."""
     return sum(
         array.size
         for name, array in network.weights.items()
-        if array.dtype == np.float32 and array.size > 1 and not name.startswith("/")
+        if array.dtype == np.float32 and not name.startswith("/")
     )

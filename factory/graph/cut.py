@@ -59,7 +59,8 @@ def cut(network: Network, slots: Sequence[Slot], active: Active) -> Network:
 
 def _take(name: str, array: Array | None, axis: int, ranges: list[tuple[int, int]]) -> Array:
     """The parts of an array along one axis, in the order given."""
-    if array is None or any(stop > array.shape[axis] for _, stop in ranges):
+    size = 0 if array is None or axis >= array.ndim else array.shape[axis]
+    if array is None or not all(0 <= start < stop <= size for start, stop in ranges):
         raise DataError(f"The table of modules does not fit the network: no such part of {name!r}.")
     index = np.concatenate([np.arange(start, stop) for start, stop in ranges])
     return np.take(array, index, axis=axis)

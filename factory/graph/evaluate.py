@@ -6,24 +6,40 @@ from collections.abc import Callable, Mapping
 
 import onnx
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from ..errors import DataError
 from .network import Array, Network, model_from_network
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+_REFUSALS = (
+    ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf, ort_errors.NotImplemented, ort_errors.RuntimeException,
+)  # fmt: skip
 
 
 def open_model(model: onnx.ModelProto, *, threads: int = 1) -> Run:
-    """A function from inputs to outputs by name, on the CPU provider."""
+    """A function from inputs to outputs by name, on the CPU provider.
+
+    Raises:
+        DataError: ONNX Runtime refuses the network, here or when the function is called.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except _REFUSALS as error:
+        raise DataError(f"ONNX Runtime refuses {model.graph.name!r}: {error}") from error
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        try:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except _REFUSALS as error:
+            raise DataError(f"ONNX Runtime cannot run {model.graph.name!r}: {error}") from error
 
     return run
 

@@ -49,6 +49,9 @@ def network_from_model(model: onnx.ModelProto) -> Network:
         DataError: A shape is dynamic or a weight is stored outside the file.
     """
     graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise DataError(f"Weight {tensor.name!r} of {graph.name!r} is stored outside the file.")
     try:
         weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     except (ValueError, TypeError, onnx.checker.ValidationError) as error:

@@ -79,14 +79,18 @@ def fold_norms(network: Network) -> Network:
     weights = dict(network.weights)
     folded: dict[str, NodeProto] = {}
     for norm in norm_nodes(network):
-        conv = producers[norm.input[0]]
-        if conv.op_type != "Conv" or len(conv.input) != 2:
+        conv = producers.get(norm.input[0])
+        if conv is None or conv.op_type != "Conv" or len(conv.input) != 2:
             raise DataError(f"{norm.name!r} does not follow a convolution without bias.")
         scale, shift, mean, variance = (
             network.weights[name].astype(np.float64) for name in norm.input[1:]
         )
         factor = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
         kernel = network.weights[conv.input[1]].astype(np.float64)
+        if len(kernel) != len(factor):
+            raise DataError(
+                f"{norm.name!r} has {len(factor)} channels, its convolution {len(kernel)}."
+            )
         weights[conv.input[1]] = (kernel * factor[:, None, None, None]).astype(np.float32)
         bias = f"{conv.input[1]}.bias"
         weights[bias] = (shift - mean * factor).astype(np.float32)

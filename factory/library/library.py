@@ -49,6 +49,8 @@ class ModuleLibrary:
         slots: Blocks in execution order, then the classes.
         importance: (K, M) per class the importance of every block module, slot after slot, at
             "full" and at "half" width.
+        curves: (K, sum of (groups + 1)) fall of the loss of each class when a block grows to
+            0, 1, .. groups, block after block.
         statistics: Moments of sampled plans, for "stored" normalization; None in a draft.
         accuracy: ``accuracy.json``: the fit of the accuracy estimate and its measured pairs.
         folder: Where it is.
@@ -66,6 +68,7 @@ class ModuleLibrary:
     network: Network
     slots: tuple[Slot, ...]
     importance: Mapping[str, Array]
+    curves: Array
     statistics: Statistics | None
     accuracy: Mapping[str, Any]
     folder: Path

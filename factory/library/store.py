@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import zipfile
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,18 @@ else:
     import tomli as tomllib
 
 from ..errors import DataError, NNFactoryError, UnknownNameError
-from ..graph.network import load_network
+from ..graph.network import Network, load_network
+from ..graph.normalization import norm_nodes
 from ..schema import Module, OwnedRange, Slot
 from .library import ModuleLibrary, Statistics
 
 SHIPPED = Path(__file__).resolve().parents[1] / "libraries"
 CARD = "library.toml"
+FILES = ("accuracy.json", "modules.json", "statistics.npz", "supernet.onnx", "values.safetensors")
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, EOFError,
+    SafetensorError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def user_libraries() -> Path:
@@ -94,11 +102,14 @@ def _open(folder: Path, _changed_ns: int) -> ModuleLibrary:
         return _library(folder, card, identity)
     except NNFactoryError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, OSError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{folder} is no valid module library: {error!r}.") from error
 
 
 def _check_files(folder: Path, hashes: dict[str, str]) -> None:
+    unknown = sorted(set(FILES) - set(hashes))
+    if unknown:
+        raise DataError(f"{folder / CARD} holds no SHA-256 of {unknown[0]}.")
     for name, expected in hashes.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
@@ -121,6 +132,18 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
     importance = {name: values[f"importance.{name}"] for name in ("full", "half")}
     if any(array.shape != (classes, modules) for array in importance.values()):
         raise DataError(f"{folder}: the importance must have shape ({classes}, {modules}).")
+    curves = values["curves"]
+    steps = modules + sum(1 for slot in slots if slot.kind == "block")
+    if curves.shape != (classes, steps):
+        raise DataError(f"{folder}: the value curves must have shape ({classes}, {steps}).")
+    if [s.kind for s in slots].index("classes") != len(slots) - 1 or slots[-1].groups != classes:
+        raise DataError(f"{folder}: the last slot must hold the {classes} classes.")
+    accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
+    if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 6:
+        raise DataError(f"{folder}: accuracy.json does not fit the {classes} classes.")
+    network = load_network(folder / "supernet.onnx")
+    statistics = _statistics(folder / "statistics.npz")
+    _check_statistics(folder, statistics, network, sum(s.kind == "block" for s in slots))
     return ModuleLibrary(
         name=card["name"],
         id=identity,
@@ -131,11 +154,12 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         input_size=card["input"]["size"],
         head_strides=tuple(card["input"].get("head_strides", ())),
         normalization=normalization,
-        network=load_network(folder / "supernet.onnx"),
+        network=network,
         slots=slots,
         importance=importance,
-        statistics=_statistics(folder / "statistics.npz"),
-        accuracy=json.loads((folder / "accuracy.json").read_text(encoding="utf-8")),
+        curves=curves,
+        statistics=statistics,
+        accuracy=accuracy,
         folder=folder,
     )
 
@@ -150,6 +174,20 @@ def _statistics(path: Path) -> Statistics:
         mean={key[:-5]: array for key, array in wide.items() if key.endswith("|mean")},
         variance={key[:-4]: array**2 for key, array in wide.items() if key.endswith("|std")},
     )
+
+
+def _check_statistics(folder: Path, statistics: Statistics, network: Network, blocks: int) -> None:
+    """Every normalization of the network has moments of every sampled plan."""
+    plans = len(statistics.counts)
+    shapes = {
+        node.name: (plans, *network.weights[node.input[3]].shape) for node in norm_nodes(network)
+    }
+    found = [
+        {name: array.shape for name, array in moments.items()}
+        for moments in (statistics.mean, statistics.variance)
+    ]
+    if not plans or statistics.counts.shape != (plans, blocks) or found != [shapes, shapes]:
+        raise DataError(f"{folder}: statistics.npz does not fit the network.")
 
 
 def slot_from_table(row: dict[str, Any]) -> Slot:

@@ -28,6 +28,7 @@ def write_library(
     network: Network,
     slots: Sequence[Slot],
     importance: Mapping[str, Array],
+    curves: Array,
     statistics: Statistics,
     accuracy: Mapping[str, Any],
     overwrite: bool = False,
@@ -40,6 +41,7 @@ def write_library(
         network: The supernet, normalization unfolded.
         slots: Its modules.
         importance: See :class:`ModuleLibrary`.
+        curves: See :class:`ModuleLibrary`.
         statistics: See :class:`ModuleLibrary`.
         accuracy: See :class:`ModuleLibrary`.
         overwrite: Replace what is there.
@@ -57,6 +59,7 @@ def write_library(
         (staging / "supernet.onnx").write_bytes(model.SerializeToString())
         _write_json(staging / "modules.json", {"slots": [table_from_slot(slot) for slot in slots]})
         arrays = {f"importance.{k}": np.ascontiguousarray(v) for k, v in importance.items()}
+        arrays["curves"] = np.ascontiguousarray(curves, np.float32)
         save_file(arrays, staging / "values.safetensors")
         _write_statistics(staging / "statistics.npz", statistics)
         _write_json(staging / "accuracy.json", accuracy)
@@ -96,7 +99,7 @@ def toml_text(table: Mapping[str, Any], prefix: str = "") -> str:
     """
     plain, nested = [], []
     for key, value in table.items():
-        name = key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+        name = _toml_key(key)
         if isinstance(value, Mapping):
             path = f"{prefix}{name}"
             nested.append(f"\n[{path}]\n{toml_text(value, f'{path}.')}")
@@ -105,11 +108,16 @@ def toml_text(table: Mapping[str, Any], prefix: str = "") -> str:
     return "".join(plain + nested)
 
 
+def _toml_key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if bare else _toml_value(key)
+
+
 def _toml_value(value: object) -> str:
     """One value on one line; tables inside lists are written inline."""
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{k} = {_toml_value(v)}" for k, v in value.items())
+        inside = ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items())
         return f"{{ {inside} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -46,7 +46,7 @@ def measure_importance(
         "full" and "half": float32 (K, M) over all block modules, slot after slot.
     """
     rng = np.random.default_rng(seed)
-    index = _balanced(images, classes, per_class, rng)
+    index = balanced_index(images, classes, per_class, rng)
     half = tuple(
         max(least, (most + 1) // 2) or 1
         for most, least in zip(network.full, network.empty, strict=True)
@@ -59,7 +59,7 @@ def measure_importance(
         for number, start in enumerate(range(0, len(index), BATCH)):
             chosen = images.subset(index[start : start + BATCH])
             gradients = _gate_gradients(network, chosen, widths, classes, rng)
-            for row, labels in zip(gradients, _labels(chosen), strict=True):
+            for row, labels in zip(gradients, image_labels(chosen), strict=True):
                 for label in labels:
                     sums[label] += row
                     counts[label] += 1
@@ -69,17 +69,19 @@ def measure_importance(
     return results
 
 
-def _balanced(images: Images, classes: int, per_class: int, rng: np.random.Generator) -> np.ndarray:
+def balanced_index(
+    images: Images, classes: int, per_class: int, rng: np.random.Generator
+) -> np.ndarray:
     """Up to ``per_class`` images of every class, shuffled."""
     by_class: list[list[int]] = [[] for _ in range(classes)]
-    for i, labels in enumerate(_labels(images)):
+    for i, labels in enumerate(image_labels(images)):
         for label in labels[:1]:
             by_class[label].append(i)
     chosen = [rng.permutation(rows)[:per_class] for rows in by_class if rows]
     return rng.permutation(np.concatenate(chosen)).astype(np.int64)
 
 
-def _labels(images: Images) -> list[list[int]]:
+def image_labels(images: Images) -> list[list[int]]:
     """Classes in every image."""
     if images.boxes:
         return [sorted({int(label) for label in rows[:, 0]}) for rows in images.boxes]
@@ -97,13 +99,7 @@ def _gate_gradients(
     network.eval()
     running = network.full if widths is None else widths
     gates = [torch.ones(len(images), width, requires_grad=True) for width in running]
-    allowed = _random_tasks(images, classes, rng)
-    inputs = tensor_from_pixels(images.pixels)
-    loss = (
-        _class_loss(network, inputs, images, widths, gates, allowed)
-        if isinstance(network, Classifier)
-        else _box_loss(network, inputs, images, widths, gates, allowed)
-    )
+    loss = image_losses(network, images, widths, gates, random_tasks(images, classes, rng))
     gradients = torch.autograd.grad(loss.sum(), gates)
     padded = [
         F.pad(gradient.abs(), (0, most - gradient.shape[1]))
@@ -112,10 +108,32 @@ def _gate_gradients(
     return np.asarray(torch.cat(padded, 1).numpy())
 
 
-def _random_tasks(images: Images, classes: int, rng: np.random.Generator) -> Tensor:
+def image_losses(
+    network: Classifier | Detector,
+    images: Images,
+    widths: tuple[int, ...] | None,
+    gates: list[Tensor] | None,
+    allowed: Tensor,
+) -> Tensor:
+    """Loss of every image (B,) with the logits masked to its task.
+
+    Args:
+        network: The supernet, in evaluation mode.
+        images: Images with labels or boxes.
+        widths: Active groups per block; None is the full network.
+        gates: Factors of the groups (B, width) per block, or None.
+        allowed: Which classes count for each image, (B, K) bool.
+    """
+    inputs = tensor_from_pixels(images.pixels)
+    if isinstance(network, Classifier):
+        return _class_loss(network, inputs, images, widths, gates, allowed)
+    return _box_loss(network, inputs, images, widths, gates, allowed)
+
+
+def random_tasks(images: Images, classes: int, rng: np.random.Generator) -> Tensor:
     """One random task per image that contains the image's classes, (B, K) bool."""
     allowed = np.zeros((len(images), classes), bool)
-    for row, labels in zip(allowed, _labels(images), strict=True):
+    for row, labels in zip(allowed, image_labels(images), strict=True):
         size = int(rng.integers(1, min(LARGEST_TASK, classes)))
         row[rng.choice(classes, size, replace=False)] = True
         row[labels] = True
@@ -124,7 +142,7 @@ def _random_tasks(images: Images, classes: int, rng: np.random.Generator) -> Ten
 
 def _class_loss(
     network: Classifier, inputs: Tensor, images: Images, widths: tuple[int, ...] | None,
-    gates: list[Tensor], allowed: Tensor,
+    gates: list[Tensor] | None, allowed: Tensor,
 ) -> Tensor:  # fmt: skip
     logits = network(inputs, widths, gates)
     masked = logits.masked_fill(~allowed, -1e4)
@@ -133,7 +151,7 @@ def _class_loss(
 
 def _box_loss(
     network: Detector, inputs: Tensor, images: Images, widths: tuple[int, ...] | None,
-    gates: list[Tensor], allowed: Tensor,
+    gates: list[Tensor] | None, allowed: Tensor,
 ) -> Tensor:  # fmt: skip
     logits, raw = network(inputs, widths, gates)
     centers, strides = network.anchors()

@@ -21,7 +21,7 @@ from ..accuracy_measurement import (
 from ..assembler.accuracy import Pair, fit_accuracy
 from ..assembler.assemble import assemble, plan_from_counts
 from ..assembler.footprint import full_counts
-from ..assembler.values import SCALE, WIDTHS, slot_values
+from ..assembler.values import SCALE, SOURCES, slot_values
 from ..datasets import DataSet, Images
 from ..graph.cut import mask
 from ..graph.network import Array, Network
@@ -35,6 +35,7 @@ from .importance import measure_importance
 from .network import Classifier, Detector
 from .onnx_graph import network_from_weights
 from .recipe import Recipe, table_from_recipe
+from .value_curves import measure_curves
 
 Report = Callable[[str, int, int], None]
 PAIRS = 320
@@ -57,7 +58,7 @@ def publish(
 ) -> None:
     """Measure a trained supernet and write the library.
 
-    Choices (normalization, width of the importance) are made on validation images; the test
+    Choices (normalization, source of the values) are made on validation images; the test
     split is used once, for the figure in ``library.toml``.
 
     Args:
@@ -73,15 +74,19 @@ def publish(
     network.eval()
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     graph, slots = network_from_weights(recipe.architecture, weights)
-    per_class = 24 if recipe.architecture.kind == "cls" else 64
+    k, few = recipe.architecture.classes, 10
     importance = measure_importance(
-        network, data.train, recipe.architecture.classes, per_class=per_class,
+        network, data.train, k, per_class=2 * few,
         report=lambda done, total: report("importance", done, total),
     )  # fmt: skip
-    draft = _draft(recipe, data, graph, slots, importance, folder)
+    curves = measure_curves(
+        network, data.train, k, per_class=few,
+        report=lambda done, total: report("value curves", done, total),
+    )  # fmt: skip
+    draft = _draft(recipe, data, graph, slots, importance, curves, folder)
+    draft, sources = _with_best_values(draft, data, report)
     statistics = measure_statistics(draft, data.train, report)
     draft = dataclasses.replace(draft, statistics=statistics)
-    draft, widths = _with_best_width(draft, data, report)
     draft, modes = _with_best_normalization(draft, data, report)
     accuracy = _accuracy_table(draft, data, report)
     report("test split", 0, 1)
@@ -96,7 +101,7 @@ def publish(
         "normalization": {
             "mode": _winner(modes), "without_images": draft.normalization, "validation": modes,
         },
-        "values": {"width": draft.card["values"]["width"], "validation": widths},
+        "values": {"source": draft.card["values"]["source"], "validation": sources},
         "training": {
             "compute": compute, "hours": round(train_seconds / 3600, 2),
             "recipe": table_from_recipe(recipe),
@@ -104,6 +109,7 @@ def publish(
     }  # fmt: skip
     write_library(
         folder, card=card, network=graph, slots=slots, importance=importance,
+        curves=curves,
         statistics=statistics, accuracy=accuracy, overwrite=overwrite,
     )  # fmt: skip
 
@@ -114,6 +120,7 @@ def _draft(
     graph: Network,
     slots: tuple[Slot, ...],
     importance: Mapping[str, Array],
+    curves: Array,
     folder: Path,
 ) -> ModuleLibrary:
     """The library in memory, before anything was chosen on validation images."""
@@ -132,12 +139,13 @@ def _draft(
         },
         "data": dict(recipe.data),
         "weights": {"license": recipe.weights_license},
-        "values": {"width": WIDTHS[-1]},
+        "values": {"source": "blend"},
     }  # fmt: skip
     return ModuleLibrary(
         name=recipe.name, id="draft", kind=shape.kind, card=card, classes=data.classes,
         wordnet=data.wordnet, input_size=shape.input_size, head_strides=shape.head_strides,
-        normalization="stored", network=graph, slots=slots, importance=importance,
+        normalization="reestimated", network=graph, slots=slots, importance=importance,
+        curves=curves,
         statistics=None, accuracy={}, folder=folder,
     )  # fmt: skip
 
@@ -239,7 +247,8 @@ def _linked(library: ModuleLibrary, plan: Plan, source: Images) -> Network:
     """
     pixels = None
     if plan.normalization == "reestimated":
-        few = np.random.default_rng(0).choice(len(source), min(256, len(source)), replace=False)
+        n = 256 if library.kind == "cls" else 64
+        few = np.random.default_rng(0).choice(len(source), min(n, len(source)), replace=False)
         pixels = tensor_from_pixels(source.pixels[few])
     return link(library, plan, images=pixels).network
 
@@ -261,23 +270,26 @@ def _trials(library: ModuleLibrary, seed: int) -> list[tuple[Task, float]]:
     ]
 
 
-def _with_best_width(
+def _with_best_values(
     library: ModuleLibrary, data: DataSet, report: Report
 ) -> tuple[ModuleLibrary, dict[str, float]]:
-    """Choose the width at which importance is measured by the accuracy of optimized plans."""
+    """Choose where values come from by the accuracy of optimized plans on validation images.
+
+    Normalization is re-estimated here: its statistics are measured on plans of the chosen values.
+    """
     trials = _trials(library, 1)
     means = {}
-    for number, width in enumerate(WIDTHS):
-        card = {**library.card, "values": {"width": width}}
+    for number, source in enumerate(SOURCES):
+        card = {**library.card, "values": {"source": source}}
         candidate = dataclasses.replace(library, card=card)
         scores = []
         for done, (task, share) in enumerate(trials):
             plan = optimized_plan(candidate, task, share)
             scores.append(_plan_accuracy(candidate, plan, data.validation, data.train)[0])
-            report("values", number * len(trials) + done + 1, len(WIDTHS) * len(trials))
-        means[width] = round(float(np.mean(scores)), 4)
-    best = max(means, key=lambda width: means[width])
-    return dataclasses.replace(library, card={**library.card, "values": {"width": best}}), means
+            report("values", number * len(trials) + done + 1, len(SOURCES) * len(trials))
+        means[source] = round(float(np.mean(scores)), 4)
+    best = max(means, key=lambda source: means[source])
+    return dataclasses.replace(library, card={**library.card, "values": {"source": best}}), means
 
 
 def _with_best_normalization(

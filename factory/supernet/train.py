@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,6 +133,34 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     return training.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
+class _DeferredInterrupt:
+    """Ctrl-C takes effect where :meth:`check` is called, never inside a step.
+
+    Only the main thread can be interrupted so; elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> _DeferredInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _remember(self, *_: object) -> None:
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
 class _Loop:
     """One run of the training loop; holds what every step needs."""
 
@@ -164,28 +195,33 @@ class _Loop:
             path = self.run_dir / "checkpoint.safetensors"
             save_checkpoint(path, self.network, self.optimizer, now)
 
+        between_steps = True
         try:
-            while step < self.steps:
-                self._step(step)
-                step += 1
-                if step % self.per_epoch == 0:
-                    epoch = step // self.per_epoch
-                    if epoch % max(1, self.recipe.training.epochs // 14) == 0:
-                        self._validate(step, time.monotonic() - started)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                    save()
-                    saved = time.monotonic()
-                self.report(
-                    TrainingStatus(
-                        step=step,
-                        steps=self.steps,
-                        loss=self.loss,
-                        metric=self.metric,
-                        seconds=time.monotonic() - started,
-                    )
-                )
+            with _DeferredInterrupt() as interrupt:
+                while step < self.steps:
+                    between_steps = False
+                    self._step(step)
+                    step, between_steps = step + 1, True
+                    if step % self.per_epoch == 0:
+                        self._end_epoch(step, time.monotonic() - started)
+                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                        save()
+                        saved = time.monotonic()
+                    self.report(self._status(step, time.monotonic() - started))
+                    interrupt.check()
         finally:
-            save()
+            if between_steps:  # a step that failed half-way must not reach the checkpoint
+                save()
+
+    def _status(self, step: int, seconds: float) -> TrainingStatus:
+        return TrainingStatus(
+            step=step, steps=self.steps, loss=self.loss, metric=self.metric, seconds=seconds
+        )
+
+    def _end_epoch(self, step: int, seconds: float) -> None:
+        """Validate after one epoch in so many that a run has about fourteen validations."""
+        if step // self.per_epoch % max(1, self.recipe.training.epochs // 14) == 0:
+            self._validate(step, seconds)
 
     def _step(self, step: int) -> None:
         training = self.recipe.training

@@ -106,7 +106,7 @@ def test_contention_is_never_negative_when_the_cpu_clock_is_coarse():
 
 def test_warm_up_runs_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
-    runs = []
+    runs: list[float] = []
 
     def run() -> None:
         now[0] += 0.25 if not runs else 0.125

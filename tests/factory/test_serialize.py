@@ -170,6 +170,14 @@ RESULTS = st.builds(
     seconds=maps(FLOATS),
     frontier=tuples(POINTS, max_size=2),
 )
+STATUSES = st.builds(
+    schema.TrainingStatus,
+    step=COUNTS,
+    steps=COUNTS,
+    loss=FLOATS,
+    metric=st.none() | st.tuples(SHARES, SHARES),
+    seconds=FLOATS,
+)
 NOUNS = {
     schema.Interval: INTERVALS,
     schema.Task: TASKS,
@@ -188,6 +196,7 @@ NOUNS = {
     schema.Measurement: MEASUREMENTS,
     schema.FrontierPoint: POINTS,
     schema.BuildResult: RESULTS,
+    schema.TrainingStatus: STATUSES,
 }
 ANY_NOUN = st.one_of(*NOUNS.values())
 

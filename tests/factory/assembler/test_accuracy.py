@@ -1,0 +1,90 @@
+"""The estimate of accuracy: sane in its inputs, and its interval covers what it claims."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnfactory.factory.assembler.accuracy import estimate_accuracy, fit_accuracy, logit
+from nnfactory.factory.errors import DataError
+
+
+@pytest.fixture(scope="session")
+def fit(toy_parts) -> dict:
+    return fit_accuracy(toy_parts.pairs(300, 1, 20))
+
+
+def test_the_interval_covers_about_nine_in_ten_fresh_networks(toy_parts, fit):
+    fresh = toy_parts.pairs(3000, 2, 20)
+    covered = []
+    for pair in fresh:
+        interval = estimate_accuracy(fit, pair.share, pair.strength, len(pair.classes))
+        covered.append(interval.low <= pair.accuracy <= interval.high)
+    assert 0.86 <= np.mean(covered) <= 0.94
+
+
+def test_the_interval_is_not_wider_than_the_noise_asks_for(fit):
+    assert fit["half_width_logit"] == pytest.approx(1.645 * 0.25, rel=0.2)
+
+
+def test_the_estimate_finds_the_law_behind_the_pairs(toy_parts, fit):
+    for share, strength, size in ((1.0, 0.7, 2), (0.5, 0.6, 10), (0.8, 0.5, 5)):
+        odds = logit(strength) - 2.0 * (1 - share) - 0.3 * np.log(size)
+        expected = 1 / (1 + np.exp(-float(odds)))
+        value = estimate_accuracy(fit, share, strength, size).value
+        assert value == pytest.approx(expected, abs=0.06)  # the ridge draws to the middle
+
+
+@given(
+    share=st.floats(0.2, 1), strength=st.floats(0.4, 0.8), size=st.integers(2, 20),
+)  # fmt: skip
+def test_an_estimate_is_a_probability_with_an_ordered_interval(fit, share, strength, size):
+    interval = estimate_accuracy(fit, share, strength, size)
+    assert 0 < interval.low < interval.value < interval.high < 1
+    assert (interval.level, interval.n) == (0.9, 300)
+
+
+@given(
+    shares=st.tuples(st.floats(0.2, 1), st.floats(0.2, 1)),
+    strength=st.floats(0.4, 0.8),
+    size=st.integers(2, 20),
+)
+def test_more_value_and_easier_classes_are_estimated_higher(fit, shares, strength, size):
+    less, more = sorted(shares)
+    if more - less > 0.05:
+        worse, better = (estimate_accuracy(fit, s, strength, size).value for s in (less, more))
+        assert worse < better
+    harder = estimate_accuracy(fit, more, strength - 0.1, size).value
+    assert harder < estimate_accuracy(fit, more, strength, size).value
+    if size > 4:
+        fewer = estimate_accuracy(fit, more, strength, size // 2).value
+        assert fewer > estimate_accuracy(fit, more, strength, size).value
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_certain_failure_and_success_stay_finite(fit, strength):
+    interval = estimate_accuracy(fit, 1.0, strength, 2)
+    assert np.isfinite([interval.low, interval.value, interval.high]).all()
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
+
+
+def test_the_fit_depends_on_the_pairs_alone(toy_parts, fit):
+    assert fit_accuracy(toy_parts.pairs(300, 1, 20)) == fit
+
+
+def test_pairs_with_the_same_accuracy_give_a_narrow_interval(toy_parts):
+    same = [dataclasses.replace(pair, accuracy=0.6) for pair in toy_parts.pairs(40, 3, 5)]
+    fit = fit_accuracy(same)
+    interval = estimate_accuracy(fit, 0.7, 0.6, 3)
+    assert interval.value == pytest.approx(0.6, abs=0.01)
+    assert interval.high - interval.low < 0.02
+
+
+def test_too_few_pairs_are_refused(toy_parts):
+    with pytest.raises(DataError, match="at least 20 measured pairs, got 19"):
+        fit_accuracy(toy_parts.pairs(19, 1, 5))
+    assert fit_accuracy(toy_parts.pairs(20, 1, 5))["n"] == 20

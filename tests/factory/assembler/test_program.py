@@ -1,0 +1,117 @@
+"""The exact choice under several budgets equals trying everything."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnfactory.factory.assembler.knapsack import solve
+from nnfactory.factory.assembler.program import Row, solve_program
+
+
+@st.composite
+def tables(draw: st.DrawFn, names, groups, largest: int):
+    """A rising number per slot and count."""
+    return {
+        name: tuple(
+            itertools.accumulate(
+                draw(st.lists(st.integers(0, largest), min_size=n, max_size=n)), initial=0
+            )
+        )
+        for name, n in zip(names, groups, strict=True)
+    }
+
+
+@st.composite
+def programs(draw: st.DrawFn, rows: int, largest: int = 20):
+    """Objective, least counts and rows whose limits are costs of real plans, or near them."""
+    groups = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    names = [f"slot{index}" for index in range(len(groups))]
+    objective = draw(tables(names, groups, largest))
+    least = {name: draw(st.integers(0, 1)) for name in names}
+    made = []
+    for _ in range(rows):
+        table = draw(tables(names, groups, largest))
+        counts = {n: draw(st.integers(0, g)) for n, g in zip(names, groups, strict=True)}
+        limit = sum(table[n][k] for n, k in counts.items()) + draw(st.integers(-2, 2))
+        made.append(Row(table=table, limit=limit))
+    return objective, least, made
+
+
+def best_of_all(objective, least, rows) -> int | None:
+    """Greatest objective of any plan that keeps every row."""
+    reachable = []
+    for counts in itertools.product(*(range(least[s], len(objective[s])) for s in objective)):
+        chosen = dict(zip(objective, counts, strict=True))
+        if all(sum(row.table[s][k] for s, k in chosen.items()) <= row.limit for row in rows):
+            reachable.append(sum(objective[s][k] for s, k in chosen.items()))
+    return max(reachable, default=None)
+
+
+def check(objective, least, rows) -> None:
+    solution = solve_program(objective, least, rows)
+    best = best_of_all(objective, least, rows)
+    if best is None:
+        assert solution is None
+        return
+    assert solution is not None
+    assert solution.objective == best
+    assert solution.bound == pytest.approx(best, rel=1e-6, abs=1e-6)
+    assert solution.bound >= solution.objective
+    assert sum(objective[s][k] for s, k in solution.counts.items()) == best
+    assert set(solution.counts) == set(objective)
+    assert all(solution.counts[s] >= least[s] for s in objective)
+    for row in rows:
+        assert sum(row.table[s][k] for s, k in solution.counts.items()) <= row.limit
+
+
+@given(program=programs(rows=2))
+@settings(max_examples=60)
+def test_two_budgets_give_the_best_of_all_plans(program):
+    check(*program)
+
+
+@given(program=programs(rows=3))
+@settings(max_examples=40)
+def test_three_budgets_give_the_best_of_all_plans(program):
+    check(*program)
+
+
+@given(program=programs(rows=2, largest=10**9))
+@settings(max_examples=60)
+def test_numbers_of_any_size_are_compared_exactly(program):
+    check(*program)
+
+
+@given(program=programs(rows=1))
+@settings(max_examples=40)
+def test_one_budget_gives_the_value_of_the_knapsack(program):
+    objective, least, (row,) = program
+    table = solve(row.table, objective, least)
+    position = table.best(row.limit)
+    solution = solve_program(objective, least, [row])
+    assert (solution is None) == (position is None)
+    if solution is not None:
+        assert solution.objective == table.value[position]
+
+
+def test_without_budgets_the_most_valuable_plan_is_chosen():
+    solution = solve_program({"a": (0, 3, 5), "b": (0, 4)}, {"a": 0, "b": 0}, [])
+    assert solution is not None
+    assert solution.counts == {"a": 2, "b": 1}
+    assert solution.objective == solution.bound == 9
+
+
+def test_a_least_count_is_kept_even_where_it_is_worth_nothing():
+    rows = [Row(table={"a": (0, 5), "b": (0, 5)}, limit=5)]
+    solution = solve_program({"a": (0, 0), "b": (0, 9)}, {"a": 1, "b": 0}, rows)
+    assert solution is not None
+    assert solution.counts == {"a": 1, "b": 0}
+
+
+def test_a_limit_below_zero_is_infeasible():
+    rows = [Row(table={"a": (0, 5)}, limit=-1)]
+    assert solve_program({"a": (0, 1)}, {"a": 0}, rows) is None

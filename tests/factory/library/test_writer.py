@@ -1,0 +1,97 @@
+"""Writing libraries: whole or not at all, and nothing is replaced unasked."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnfactory.factory.errors import UsageError
+from nnfactory.factory.library.library import ModuleLibrary
+from nnfactory.factory.library.store import open_library
+from nnfactory.factory.library.writer import toml_text, write_library
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KEYS = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=6)
+PLAIN = (
+    st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
+)
+TABLES = st.recursive(
+    st.dictionaries(KEYS, PLAIN | st.lists(PLAIN, max_size=3), max_size=3),
+    lambda inner: st.dictionaries(KEYS, inner | PLAIN | st.lists(inner, max_size=2), max_size=3),
+    max_leaves=6,
+)
+
+
+def parts(library: ModuleLibrary) -> dict:
+    card = {key: value for key, value in library.card.items() if key != "files"}
+    return {
+        "card": card,
+        "network": library.network,
+        "slots": library.slots,
+        "importance": library.importance,
+        "curves": library.curves,
+        "statistics": library.statistics,
+        "accuracy": library.accuracy,
+    }
+
+
+def test_what_is_written_again_is_equal(toy_library, tmp_path: Path):
+    write_library(tmp_path / "again", **parts(toy_library))
+    again = open_library(tmp_path / "again")
+    assert again.slots == toy_library.slots
+    assert again.accuracy == toy_library.accuracy
+    assert again.network.nodes == toy_library.network.nodes
+    for name, array in toy_library.importance.items():
+        np.testing.assert_array_equal(again.importance[name], array)
+    np.testing.assert_array_equal(again.curves, toy_library.curves)
+    for node, mean in toy_library.statistics.mean.items():
+        np.testing.assert_array_equal(again.statistics.mean[node], mean)
+        np.testing.assert_allclose(
+            again.statistics.variance[node], toy_library.statistics.variance[node], rtol=2e-3
+        )
+
+
+def test_something_that_is_there_is_replaced_only_when_asked(toy_cls, tmp_path: Path):
+    place = tmp_path / "library"
+    place.mkdir()
+    (place / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists already") as caught:
+        write_library(place, **parts(toy_cls))
+    assert "--overwrite" in caught.value.hints[0]
+    assert (place / "mine.txt").read_text() == "mine"
+    write_library(place, **parts(toy_cls), overwrite=True)
+    assert not (place / "mine.txt").exists()
+    assert open_library(place).classes == toy_cls.classes
+
+
+def test_a_failure_leaves_no_trace_and_keeps_what_was_there(toy_cls, tmp_path: Path):
+    place = tmp_path / "library"
+    write_library(place, **parts(toy_cls))
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    broken = dataclasses.replace(toy_cls.network, nodes=toy_cls.network.nodes[1:])
+    with pytest.raises(Exception):  # noqa: B017, PT011  # whatever the checker raises
+        write_library(place, **{**parts(toy_cls), "network": broken}, overwrite=True)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["library"]
+
+
+@given(table=TABLES)
+def test_toml_survives(table):
+    assert tomllib.loads(toml_text(table)) == table
+
+
+def test_toml_leaves_out_what_is_none():
+    assert tomllib.loads(toml_text({"a": None, "b": {"c": None, "d": 1}})) == {"b": {"d": 1}}
