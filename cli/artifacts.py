@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ..factory.errors import UsageError, VerificationError
+from ..factory.errors import InconclusiveError, UsageError, VerificationError
+from ..factory.schema import Measurement
 from . import options
 from .builds import measurement_table, measurement_text
 from .output import console, print_json
@@ -34,9 +35,20 @@ def bench(path: Path, device: str, threads: int, seconds: float, as_json: bool) 
     from .. import api
 
     measurement = api.bench(path, device=device, threads=threads, seconds=seconds)
-    if as_json:
+    disturbed = measurement.verdict == "INCONCLUSIVE"
+    if not as_json:
+        _print_measurement(measurement)
+    elif not disturbed:
         print_json(measurement_table(measurement))
-        return
+    if disturbed:
+        raise InconclusiveError(
+            f"The latency of {path} could not be judged: {measurement.reason}.",
+            hints=["the same again when the machine is idle"],
+            details={"result": measurement_table(measurement)},
+        )
+
+
+def _print_measurement(measurement: Measurement) -> None:
     out = console()
     out.print(measurement_text(measurement))
     out.print(f"{measurement.verdict}: {measurement.reason}")

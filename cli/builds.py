@@ -10,6 +10,7 @@ import click
 
 from ..factory.errors import InconclusiveError
 from ..factory.schema import PERCENTILES, Budget, BuildResult, FrontierPoint, Measurement
+from ..factory.units import four_digits
 from . import options
 from .output import console, interval_text, print_json, progress
 
@@ -172,7 +173,7 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         rows.add_row(
             "proof", f"{parity.b} equals {parity.a}: {parity.max_abs:.0e} on {parity.n} inputs"
         )
-    spent = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in result.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in result.seconds.items())
     rows.add_row("time", spent)
     out.print(f"[bold green]{_short(result.artifact.folder)}[/]")
     out.print(rows)
@@ -217,15 +218,8 @@ def budget_words(budget: Budget) -> list[str]:
 def point_command(words: list[str], point: FrontierPoint) -> str:
     """The command that builds a point of the frontier."""
     assert point.estimate.latency_ms is not None
-    return shlex.join([*words, "--latency", f"{_rounded_up(point.estimate.latency_ms.value)}ms"])
-
-
-def _rounded_up(value: float) -> str:
-    """Four digits, never below the value."""
-    import math
-
-    digits = max(0, 3 - math.floor(math.log10(value)))
-    return f"{math.ceil(value * 10**digits) / 10**digits:.{digits}f}"
+    limit = four_digits(point.estimate.latency_ms.value, upwards=True)
+    return shlex.join([*words, "--latency", f"{limit}ms"])
 
 
 def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
@@ -293,10 +287,10 @@ def plan(
             }
         )  # fmt: skip
         return
-    _print_frontier(answer)
+    _print_frontier(answer, request_words(device, task, classes, more_classes, library))
 
 
-def _print_frontier(answer: Frontier) -> None:
+def _print_frontier(answer: Frontier, words: list[str]) -> None:
     out = console()
     out.print(
         f"[bold]{len(answer.task.classes)} classes of {answer.library} on {answer.device}[/]: "
@@ -304,6 +298,4 @@ def _print_frontier(answer: Frontier) -> None:
     )
     _print_points(answer.points, measured=answer.is_measured)
     out.print("\nvalue is the share of the full network's value for this task")
-    out.print(
-        f"next: nnfactory build --device {answer.device} --task {answer.task.kind} --latency ..ms"
-    )
+    out.print(f"next: {point_command(words, answer.points[len(answer.points) // 2])}")

@@ -63,7 +63,7 @@ def show_device(name: str, as_json: bool) -> None:
     rows = {
         "aliases": ", ".join(profile.aliases), "runtime": profile.runtime,
         "precisions": ", ".join(profile.precisions), "power mode": profile.power_mode,
-        "memory": f"{profile.memory_mib} MiB" if profile.memory_mib else "",
+        "memory_mib": profile.memory_mib,
         "channel multiple": profile.channel_multiple, "highest opset": profile.max_opset,
         **profile.facts,
     }  # fmt: skip

@@ -81,6 +81,12 @@ def show_modules(name: str, device: str, as_json: bool) -> None:
     _print_library(view)
 
 
+def _choice(chosen: str, figures: dict[str, float]) -> str:
+    """What was chosen, and the validation accuracy of everything there was to choose from."""
+    reached = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    return f"{chosen} (validation accuracy: {reached})"
+
+
 def _print_library(view: LibraryView) -> None:
     from rich.table import Table
 
@@ -91,8 +97,10 @@ def _print_library(view: LibraryView) -> None:
         "data": f"{card['data']['name']}; licence: {card['data']['license']}",
         "weights": card["weights"]["license"],
         "training": f"{card['training']['compute']}, {card['training']['hours']} h",
-        "normalization": f"{card['normalization']['without_images']}; accuracy on validation "
-        f"images by mode: {card['normalization']['validation']}",
+        "normalization": _choice(
+            card["normalization"]["without_images"], card["normalization"]["validation"]
+        ),
+        "values": _choice(card["values"]["source"], card["values"]["validation"]),
     }  # fmt: skip
     for key, value in rows.items():
         out.print(f"  {key}: {value}", markup=False)

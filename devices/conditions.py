@@ -41,14 +41,17 @@ def host_conditions(contention: float | None) -> dict[str, object]:
 def verdict_of(measurement: Measurement, budget: Budget | None) -> tuple[str, str]:
     """PASS, FAIL or INCONCLUSIVE against the latency budget, and why in words.
 
-    A measurement is inconclusive when other processes took more than a tenth of its time. Without
-    that, the percentile of the samples decides.
+    The percentile of the samples decides. Other processes only ever make it longer, so a budget
+    that is kept is kept; but when they took more than a tenth of the time, a budget that is not
+    kept is inconclusive, and so is a measurement without a budget.
     """
     contention = measurement.conditions.get("contention")
-    if isinstance(contention, float) and contention > MAX_CONTENTION:
-        return "INCONCLUSIVE", f"other processes had the processor {contention:.0%} of the time"
+    disturbed = isinstance(contention, float) and contention > MAX_CONTENTION
+    note = f"; other processes had the processor {contention:.0%} of the time" if disturbed else ""
     if budget is None or budget.latency_ms is None:
-        return "PASS", "no latency budget"
+        return ("INCONCLUSIVE" if disturbed else "PASS"), "no latency budget" + note
     reached = measurement.percentile(budget.percentile)
     text = f"p{budget.percentile} {reached:.3f} ms, budget {budget.latency_ms:g} ms"
-    return ("PASS" if reached <= budget.latency_ms else "FAIL"), text
+    if reached <= budget.latency_ms:
+        return "PASS", text
+    return ("INCONCLUSIVE" if disturbed else "FAIL"), text + note

@@ -66,11 +66,9 @@ class UnknownNameError(UsageError):
         """
         by_folded = {candidate.casefold(): candidate for candidate in known}
         close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)
-        hints = []
-        if close:
-            hints.append("did you mean " + " or ".join(repr(by_folded[key]) for key in close) + "?")
-        hints.append(f"'{listing}' shows all of them")
-        return cls(f"No {kind} named {name!r}.", hints=hints)
+        names = " or ".join(repr(by_folded[key]) for key in close)
+        suggestion = f" Did you mean {names}?" if close else ""
+        return cls(f"No {kind} named {name!r}.{suggestion}", hints=[listing])
 
 
 class BudgetError(NNFactoryError):

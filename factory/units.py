@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from .errors import SpecError
 
@@ -41,3 +42,11 @@ def parse_quantity(text: str, unit: str) -> float:
     if not (value > 0 and math.isfinite(value)):
         raise SpecError(f"A quantity in {unit} must be positive and finite, got {text!r}.")
     return value
+
+
+def four_digits(value: float, *, upwards: bool) -> str:
+    """A positive value in four digits, never below it (or never above it)."""
+    exact = Decimal(repr(value))
+    step = Decimal(1).scaleb(exact.adjusted() - 3)
+    units = (exact / step).to_integral_value(ROUND_CEILING if upwards else ROUND_FLOOR)
+    return f"{(units * step).normalize():f}"

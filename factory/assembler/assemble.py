@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from ..errors import BudgetError, DataError
 from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, LatencyTable, Plan, Task
-from ..units import MIB, NS_PER_MS
+from ..units import MIB, NS_PER_MS, four_digits
 from . import knapsack
 from .accuracy import estimate_accuracy
 from .footprint import Footprint, empty_counts, footprint
@@ -281,7 +280,7 @@ def _infeasible(problem: Problem, limits: Mapping[str, int], budget: Budget) -> 
         MEMORY: (budget.memory_mib, "--memory", "MiB"),
     }
     kind = "measured" if problem.table.is_measured else "estimated"
-    broken, hints = [], []
+    broken, relaxed = [], []
     for name in limits:
         limit, flag, unit = asked[name]
         best = reachable[name]
@@ -289,27 +288,20 @@ def _infeasible(problem: Problem, limits: Mapping[str, int], budget: Budget) -> 
         if (name == SPARSITY and best < limit) or (name != SPARSITY and best > limit):
             note = f" ({kind} table)" if name == LATENCY else ""
             broken.append(
-                f"{name} {'>=' if name == SPARSITY else '<='} {limit:g}{unit}: "
-                f"the smallest network has {best:.4g}{unit}{note}"
+                f"{name} {'>=' if name == SPARSITY else '<='} {limit:g} {unit}".rstrip()
+                + f": the smallest network has {best:.4g} {unit}".rstrip()
+                + note
             )
-            hints.append(f"{flag} {_relaxed(best, upwards=name != SPARSITY)}{unit}")
+            relaxed.append(f"{flag} {four_digits(best, upwards=name != SPARSITY)}{unit}")
     message = (
         f"No network of library '{problem.library.name}' for {len(problem.task.classes)} classes "
         f"keeps the budget on '{problem.table.device}'"
     )
     return BudgetError(
         f"{message}. " + "; ".join(broken) + ".",
-        hints=hints,
+        hints=[" ".join(relaxed)],
         details={"tightest": {name: reachable[name] for name in limits}},
     )
-
-
-def _relaxed(value: float, *, upwards: bool) -> str:
-    """A limit with four digits that the value just keeps."""
-    exact = Decimal(repr(value))
-    step = Decimal(1).scaleb(exact.adjusted() - 3)
-    units = (exact / step).to_integral_value(ROUND_CEILING if upwards else ROUND_FLOOR)
-    return f"{(units * step).normalize():f}"
 
 
 def frontier_size(library: ModuleLibrary, task: Task, table: LatencyTable) -> int:
