@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Slot,
         Task,
         TensorSpec,
+        TrainingStatus,
     )
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ __all__ = [
     "SpecError",
     "Task",
     "TensorSpec",
+    "TrainingStatus",
     "UnknownNameError",
     "UsageError",
     "VerificationError",

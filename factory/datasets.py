@@ -97,7 +97,7 @@ def load_dataset(kind: str, folder: Path, *, splits: tuple[str, ...] = ()) -> Da
         kind: "cls": ``train.npz`` and ``val.npz`` (with ``label``) and ``classes.json``;
             "det": ``images.npz`` and ``annotations.json`` with ``split`` per image.
         folder: Where the files are.
-        splits: Splits to decode; the others stay empty. None means all.
+        splits: Splits to decode; the others stay empty; all by default.
 
     Raises:
         DataError: The folder holds no such data.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,14 +10,14 @@ from .errors import DataError, VerificationError
 from .graph.cut import cut, mask
 from .graph.evaluate import open_model
 from .graph.network import Array, Network, model_from_network
-from .graph.normalization import Moments, estimate_moments, fold_norms, with_moments
+from .graph.normalization import estimate_moments, fold_norms, with_moments
 from .graph.postprocess import with_detections, with_probabilities
 from .library.library import CLASSES, NORMALIZATIONS, ModuleLibrary
 from .schema import Parity, Plan
+from .stored_moments import stored_moments
 
 PROOF_INPUTS = 8
 TOLERANCE = 1e-4
-NEIGHBORS = 4  # sampled plans whose moments are averaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,27 +145,6 @@ def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
     if plan.normalization != "stored":
         return library.network
     return with_moments(library.network, stored_moments(library, plan.counts))
-
-
-def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[str, Moments]:
-    """Moments for a plan: the mean over the nearest sampled plans, weighted by nearness.
-
-    The distance of two plans is that of their shares of active groups per block. A plan that was
-    sampled gets its own moments.
-    """
-    statistics = library.statistics
-    if statistics is None:
-        raise DataError(f"Library '{library.name}' holds no statistics.")
-    groups = np.array([slot.groups for slot in library.blocks])
-    mine = np.array([counts[slot.name] for slot in library.blocks])
-    distance = np.linalg.norm((statistics.counts - mine) / groups, axis=1)
-    nearest = np.argsort(distance, kind="stable")[:NEIGHBORS]
-    weight = 1 / (distance[nearest] + 1e-6) ** 2
-    weight = (weight / weight.sum()).astype(np.float32)
-    return {
-        node: (weight @ mean[nearest], weight @ statistics.variance[node][nearest])
-        for node, mean in statistics.mean.items()
-    }
 
 
 def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:

@@ -286,7 +286,7 @@ def test_build_gives_up_early_when_the_corrected_table_allows_nothing(
 
 
 def test_disturbed_measurement_is_repeated_once(toy_cls: ModuleLibrary, host: FakeHost):
-    host.answers = [(0.01, 0.5), (0.01, 0.0)]
+    host.answers = [(50.0, 0.5), (0.01, 0.0)]
     result = api.build(
         task="cls", device="host", library=str(toy_cls.folder), budget=Budget(latency_ms=1.0)
     )
@@ -407,10 +407,10 @@ def test_wrong_request_is_refused_before_anything_is_written(
 def test_misspelt_names_come_with_the_nearest_ones(toy_cls: ModuleLibrary):
     with pytest.raises(UnknownNameError) as caught:
         api.build(task="cls", device="jetsno", library=str(toy_cls.folder))
-    assert "'jetson'" in caught.value.hints[0]
+    assert "'jetson'" in str(caught.value)
     with pytest.raises(UnknownNameError) as caught:
         api.build(task="cls", device="host", library=str(toy_cls.folder), classes=["bulfrog"])
-    assert "'bullfrog'" in caught.value.hints[0]
+    assert "'bullfrog'" in str(caught.value)
 
 
 def test_board_without_a_predictor_is_a_device_error(toy_cls: ModuleLibrary, folder: Path):

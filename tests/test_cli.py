@@ -332,7 +332,7 @@ def test_bench_on_a_board_is_5_and_says_how(run: Run, artifact: Path):
 def test_inconclusive_measurement_of_a_budget_is_6_but_the_artifact_is_there(
     build: Run, samples: list[float], folder: Path
 ):
-    samples[1] = 0.5
+    samples[:] = [11.0, 0.5]
     finished = build("--latency", "10ms", "-o", "made", device="host")
     assert finished.exit_code == 6
     assert "nnfactory bench" in finished.stderr
@@ -567,7 +567,7 @@ def test_errors_are_json_too_when_asked_for(run: Run, words: list[str]):
     finished = run(*words, "--json")
     error = error_of(finished)
     assert error["code"] == finished.exit_code > 1
-    assert error["message"].endswith(".")
+    assert error["message"].endswith((".", "?"))
     assert error["hints"]
     assert finished.stderr == ""
 

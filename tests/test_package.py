@@ -18,7 +18,7 @@ import pytest
 import nnfactory
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout; `nnfactory` may be an installed copy
-FOLDERS = ("cli", "devices", "exporters", "factory")
+FOLDERS = ("api", "cli", "devices", "exporters", "factory")
 DATA_FOLDERS = ("factory/libraries", "factory/recipes", "devices/profiles", "devices/predictors")
 FRAMEWORKS = {"numpy", "onnx", "onnxruntime", "scipy", "tensorrt", "torch"}
 

@@ -13,7 +13,7 @@ from . import knapsack
 from .accuracy import estimate_accuracy
 from .footprint import Footprint, empty_counts, footprint
 from .program import Row, solve_program
-from .values import SCALE, slot_values
+from .values import SCALE, slot_values, value_share
 
 LATENCY, PARAMS, MEMORY, SPARSITY = "latency", "params", "memory", "sparsity"
 
@@ -166,7 +166,7 @@ def task_strength(library: ModuleLibrary, task: Task) -> float:
 
 
 def _share(problem: Problem, counts: Mapping[str, int]) -> float:
-    return min(1.0, sum(problem.values[slot][count] for slot, count in counts.items()) / SCALE)
+    return value_share(problem.values, counts)
 
 
 def _limits(problem: Problem, budget: Budget) -> dict[str, int]:

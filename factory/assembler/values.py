@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ..graph.network import Array
 from ..library.library import ModuleLibrary
 from ..schema import Task
 
-SCALE = 10**9  # the value of the full network; values are integers so that equal means equal
+SCALE = 10**9  # about the value of the full network; integers, so that equal means equal
 SOURCES = ("full", "half", "blend", "curves", "shared curves")
 
 
@@ -49,7 +51,7 @@ def _scaled(values: Array, library: ModuleLibrary) -> Array:
 
 
 def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]]:
-    """Per block slot the value of its first 0, 1, .. modules, as integers; the full plan is 10**9.
+    """Per block slot the value of its first 0, 1, .. modules, as integers adding up to 10**9.
 
     A task's value is the mean over its classes: values are class-additive. Modules are taken in
     the library's rank order, the order in which the supernet was trained to be narrowed.
@@ -63,3 +65,9 @@ def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]
         values[slot.name] = tuple(int(round(SCALE * float(value))) for value in part)
         start += slot.groups + 1
     return values
+
+
+def value_share(values: Mapping[str, Sequence[int]], counts: Mapping[str, int]) -> float:
+    """Value of a plan as a share of the full plan's, in [0, 1]."""
+    whole = sum(row[-1] for row in values.values())
+    return sum(values[slot][count] for slot, count in counts.items()) / max(1, whole)

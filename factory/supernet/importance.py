@@ -134,7 +134,7 @@ def random_tasks(images: Images, classes: int, rng: np.random.Generator) -> Tens
     """One random task per image that contains the image's classes, (B, K) bool."""
     allowed = np.zeros((len(images), classes), bool)
     for row, labels in zip(allowed, image_labels(images), strict=True):
-        size = int(rng.integers(1, min(LARGEST_TASK, classes)))
+        size = int(rng.integers(min(2, classes), min(LARGEST_TASK, classes) + 1))
         row[rng.choice(classes, size, replace=False)] = True
         row[labels] = True
     return torch.from_numpy(allowed)

@@ -21,7 +21,7 @@ from ..accuracy_measurement import (
 from ..assembler.accuracy import Pair, fit_accuracy
 from ..assembler.assemble import assemble, plan_from_counts
 from ..assembler.footprint import full_counts
-from ..assembler.values import SCALE, SOURCES, slot_values
+from ..assembler.values import SOURCES, slot_values, value_share
 from ..datasets import DataSet, Images
 from ..graph.cut import mask
 from ..graph.network import Array, Network
@@ -153,8 +153,8 @@ def _draft(
 def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -> Statistics:
     """Moments at every normalization of sampled plans, for linking without images.
 
-    Half of the plans are random, half are what the assembler chooses for random tasks at rising
-    budgets, from the smallest to the full network.
+    The first plan is the full one, a quarter of the others are random, and the rest are what the
+    assembler chooses for random tasks at random budgets.
 
     Args:
         library: A draft with values.
@@ -164,15 +164,16 @@ def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -
     rng = np.random.default_rng(0)
     blocks = library.blocks
     full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
-    batch = 384 if library.kind == "cls" else 64
+    batch = 256 if library.kind == "cls" else 64
     counts, rows = [], []
     for number in range(STATISTICS_PLANS):
-        if number % 2:
+        if number == 0:
+            widths = tuple(full)
+        elif number % 4 == 0:
             widths = sample_widths(full, empty, rng)
         else:
-            task = library.task() if number % 4 else _random_task(library, rng)
-            level = number / (STATISTICS_PLANS - 2)
-            widths = tuple(optimized_plan(library, task, level).counts.values())
+            task = _random_task(library, rng)
+            widths = tuple(optimized_plan(library, task, float(rng.random())).counts.values())
         active = {s.name: range(w) for s, w in zip(blocks, widths, strict=True)}
         chosen = rng.choice(len(images), min(batch, len(images)), replace=False)
         pixels = tensor_from_pixels(images.pixels[chosen])
@@ -340,7 +341,7 @@ def _accuracy_table(library: ModuleLibrary, data: DataSet, report: Report) -> di
             Pair(
                 classes=classes,
                 counts=tuple(plan.counts.values()),
-                share=min(1.0, sum(values[s][k] for s, k in plan.counts.items()) / SCALE),
+                share=value_share(values, plan.counts),
                 strength=float(np.mean([per_class[c] for c in classes])),
                 accuracy=round(accuracy, 4),
                 n=n,

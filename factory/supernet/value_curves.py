@@ -62,7 +62,7 @@ def measure_curves(
                 report(done, total)
             parts.append(_curve(np.stack(losses, 1), counts, network.full[block]))
         curves.append(np.concatenate(parts, 1))
-    return np.mean(curves, 0).astype(np.float32)
+    return np.asarray(np.mean(curves, 0), np.float32)
 
 
 def _membership(images: Images, classes: int) -> Array:

@@ -20,7 +20,7 @@ from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import Network, model_from_network, tensor_shapes
 from nnfactory.factory.graph.normalization import norm_nodes
 from nnfactory.factory.library.library import CLASSES, NORMALIZATIONS, ModuleLibrary
-from nnfactory.factory.linker import link, proof_inputs, prove, stored_moments
+from nnfactory.factory.linker import link, proof_inputs, prove
 from nnfactory.factory.schema import OwnedRange, Plan, Slot, Task
 
 ANY = st.sampled_from(["cls", "det"])
@@ -229,31 +229,6 @@ def test_stored_normalization_needs_statistics(toy_cls):
     bare = dataclasses.replace(toy_cls, statistics=None)
     with pytest.raises(DataError, match="holds no statistics"):
         link(bare, full_plan(toy_cls))
-
-
-def test_a_sampled_plan_gets_its_own_moments(toy_library):
-    statistics = toy_library.statistics
-    for position, row in enumerate(statistics.counts):
-        counts = {s.name: int(k) for s, k in zip(toy_library.blocks, row, strict=True)}
-        first = next(i for i, other in enumerate(statistics.counts) if (other == row).all())
-        if first != position:
-            continue
-        for node, (mean, variance) in stored_moments(toy_library, counts).items():
-            np.testing.assert_allclose(mean, statistics.mean[node][position], atol=1e-4)
-            np.testing.assert_allclose(variance, statistics.variance[node][position], rtol=1e-3)
-
-
-@given(data=st.data(), kind=ANY)
-def test_stored_moments_are_a_mean_of_sampled_ones(libraries, data, kind):
-    library = libraries[kind]
-    counts = data.draw(plans(library)).counts
-    for node, (mean, variance) in stored_moments(library, counts).items():
-        for found, known in (
-            (mean, library.statistics.mean[node]),
-            (variance, library.statistics.variance[node]),
-        ):
-            assert (found >= known.min(0) - 1e-4).all()
-            assert (found <= known.max(0) + 1e-4).all()
 
 
 def test_proof_inputs_are_fixed_images(toy_library):

@@ -258,7 +258,7 @@ def test_an_unknown_library_brings_the_nearest_one(toy_cls, shelf):
     shutil.copytree(toy_cls.folder, shipped / "toy-cls")
     with pytest.raises(UnknownNameError, match="No module library named 'toy-cs'") as caught:
         open_library("toy-cs")
-    assert caught.value.hints[0] == "did you mean 'toy-cls'?"
+    assert "Did you mean 'toy-cls'?" in str(caught.value)
     assert "modules list" in caught.value.hints[-1]
 
 

@@ -1,0 +1,116 @@
+"""Normalization statistics of any plan, predicted from those of sampled plans; needs no images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import networkx as nx
+import numpy as np
+
+from .errors import DataError
+from .graph.network import Array, Network
+from .graph.normalization import Moments, norm_nodes
+from .library.library import ModuleLibrary
+from .schema import Slot
+
+NEIGHBORS = 8  # sampled plans whose residuals correct the regression
+NEARNESS = 0.1  # distance at which a neighbor's weight has fallen to a quarter
+RIDGE = 2e-3  # of the number of sampled plans
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeModel:
+    """Mean and log standard deviation at one normalization, as functions of a plan.
+
+    ``upstream`` are the blocks that it depends on. ``coefficients`` (F, 2C) belong to
+    :func:`_features` of their shares; ``residuals`` (S, 2C) are what the fit leaves at the sampled
+    plans, ``shares`` (S, U) where those lie. Nothing outside what was seen, ``lowest`` to
+    ``highest``, is predicted.
+    """
+
+    upstream: tuple[int, ...]
+    coefficients: Array
+    residuals: Array
+    shares: Array
+    lowest: Array
+    highest: Array
+
+    def predict(self, shares: Array) -> Moments:
+        """Mean and variance (C,) for the shares (B,) of active groups per block."""
+        mine = shares[list(self.upstream)]
+        both = _features(mine[None])[0] @ self.coefficients
+        distance = np.linalg.norm(self.shares - mine, axis=1)
+        nearest = np.argsort(distance, kind="stable")[:NEIGHBORS]
+        weight = 1 / (distance[nearest] + NEARNESS) ** 2
+        found = both + (weight / weight.sum()) @ self.residuals[nearest]
+        mean, log_std = np.split(np.clip(found, self.lowest, self.highest), 2)
+        return mean.astype(np.float32), np.exp(2 * log_std).astype(np.float32)
+
+
+def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[str, Moments]:
+    """Mean and variance at every normalization of a plan, by node name.
+
+    Per channel a ridge regression on the widths of the blocks before it, corrected by the
+    residuals of the nearest sampled plans. On validation images that is as good as estimating the
+    statistics again (``[normalization.validation]`` in ``library.toml``).
+
+    Args:
+        library: Holds the moments of sampled plans.
+        counts: Active groups per block.
+
+    Raises:
+        DataError: The library holds no statistics.
+    """
+    shares = np.array([counts[slot.name] / slot.groups for slot in library.blocks])
+    return {node: model.predict(shares) for node, model in _node_models(library).items()}
+
+
+@lru_cache(maxsize=8)
+def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
+    """One model per normalization, fitted once per library."""
+    statistics = library.statistics
+    if statistics is None:
+        raise DataError(f"Library '{library.name}' holds no statistics.")
+    groups = np.array([slot.groups for slot in library.blocks])
+    shares = statistics.counts / groups
+    upstream = upstream_blocks(library.network, library.blocks)
+    owner = {node: index for index, slot in enumerate(library.blocks) for node in slot.nodes}
+    models = {}
+    for node, blocks in upstream.items():
+        # The inside of a skipped block ran with all its groups, which says nothing here.
+        skipped = node in owner and owner[node] in blocks
+        rows = statistics.counts[:, owner[node]] > 0 if skipped else np.full(len(shares), True)
+        log_std = 0.5 * np.log(np.maximum(statistics.variance[node][rows], 1e-12))
+        target = np.concatenate((statistics.mean[node][rows], log_std), 1).astype(np.float64)
+        here = shares[rows][:, list(blocks)]
+        x = _features(here)
+        penalty = RIDGE * len(x) * np.eye(x.shape[1])
+        penalty[0, 0] = 0.0
+        coefficients = np.linalg.solve(x.T @ x + penalty, x.T @ target)
+        models[node] = _NodeModel(
+            blocks, coefficients, target - x @ coefficients, here, target.min(0), target.max(0)
+        )
+    return models
+
+
+def _features(shares: Array) -> Array:
+    """(N, 1 + 3U): one, share, root of the share, and whether the block runs at all."""
+    ones = np.ones((len(shares), 1))
+    return np.concatenate((ones, shares, np.sqrt(shares), (shares > 0).astype(float)), 1)
+
+
+def upstream_blocks(network: Network, blocks: tuple[Slot, ...]) -> dict[str, tuple[int, ...]]:
+    """Per normalization the positions of the blocks whose width its input depends on."""
+    flow: nx.DiGraph[str] = nx.DiGraph()
+    for node in network.nodes:
+        for source in node.input:
+            flow.add_edges_from((source, result) for result in node.output)
+    result = {}
+    for node in norm_nodes(network):
+        before = nx.ancestors(flow, node.input[0])
+        result[node.name] = tuple(
+            index for index, slot in enumerate(blocks) if before.intersection(slot.gated)
+        )
+    return result

@@ -1,0 +1,88 @@
+"""Statistics of plans that were never sampled."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nnfactory.factory.errors import DataError
+from nnfactory.factory.library.library import Statistics
+from nnfactory.factory.stored_moments import stored_moments, upstream_blocks
+
+
+def random_counts(library, rng):
+    return {s.name: int(rng.integers(s.min_groups, s.groups + 1)) for s in library.blocks}
+
+
+def with_statistics(library, samples, mean_of, std_of):
+    """The library with moments that are known functions of the shares."""
+    names = [slot.name for slot in library.blocks]
+    groups = np.array([slot.groups for slot in library.blocks])
+    counts = np.array([[row[name] for name in names] for row in samples])
+    upstream = upstream_blocks(library.network, library.blocks)
+    mean, variance = {}, {}
+    for node, blocks in upstream.items():
+        channels = library.statistics.mean[node].shape[1]
+        shares = (counts / groups)[:, list(blocks)]
+        mean[node] = np.repeat(mean_of(shares)[:, None], channels, 1)
+        variance[node] = np.repeat(std_of(shares)[:, None] ** 2, channels, 1)
+    statistics = Statistics(counts=counts, mean=mean, variance=variance)
+    return dataclasses.replace(library, statistics=statistics)
+
+
+def test_moments_stay_within_what_was_sampled(toy_library, rng):
+    known = toy_library.statistics
+    for _ in range(20):
+        found = stored_moments(toy_library, random_counts(toy_library, rng))
+        assert set(found) == set(known.mean)
+        for node, (mean, variance) in found.items():
+            assert (mean >= known.mean[node].min(0) - 1e-4).all()
+            assert (mean <= known.mean[node].max(0) + 1e-4).all()
+            assert (variance >= known.variance[node].min(0) * 0.999 - 1e-9).all()
+            assert (variance <= known.variance[node].max(0) * 1.001 + 1e-9).all()
+
+
+def test_moments_that_depend_smoothly_on_the_plan_are_found(toy_library, rng):
+    ends = [
+        {slot.name: count(slot) for slot in toy_library.blocks}
+        for count in (lambda slot: slot.groups, lambda slot: slot.min_groups)
+    ]
+    samples = ends + [random_counts(toy_library, rng) for _ in range(150)]
+    library = with_statistics(
+        toy_library, samples, lambda x: 1 + x.sum(1), lambda x: np.exp(0.3 * x.sum(1))
+    )
+    groups = {slot.name: slot.groups for slot in library.blocks}
+    upstream = upstream_blocks(library.network, library.blocks)
+    names = list(groups)
+    for _ in range(10):
+        counts = random_counts(library, rng)
+        for node, (mean, variance) in stored_moments(library, counts).items():
+            total = sum(counts[names[b]] / groups[names[b]] for b in upstream[node])
+            assert mean == pytest.approx(1 + total, abs=0.1)
+            assert np.sqrt(variance) == pytest.approx(np.exp(0.3 * total), rel=0.1)
+
+
+def test_a_later_block_does_not_change_earlier_moments(toy_library):
+    full = {slot.name: slot.groups for slot in toy_library.blocks}
+    last = toy_library.blocks[-1]
+    fewer = full | {last.name: last.min_groups}
+    upstream = upstream_blocks(toy_library.network, toy_library.blocks)
+    before, after = stored_moments(toy_library, full), stored_moments(toy_library, fewer)
+    position = len(toy_library.blocks) - 1
+    untouched = [node for node, blocks in upstream.items() if position not in blocks]
+    assert untouched
+    for node in untouched:
+        np.testing.assert_array_equal(before[node][0], after[node][0])
+
+
+def test_the_first_normalization_depends_on_no_block_and_a_projection_on_its_own(toy_cls):
+    upstream = upstream_blocks(toy_cls.network, toy_cls.blocks)
+    assert upstream["/stem/norm"] == ()
+    assert upstream["/stage0/block0/expand/norm"] == ()
+    assert upstream["/stage0/block0/project/norm"] == (0,)
+
+
+def test_a_library_without_statistics_is_refused(toy_cls):
+    bare = dataclasses.replace(toy_cls, statistics=None)
+    with pytest.raises(DataError, match="holds no statistics"):
+        stored_moments(bare, {slot.name: 1 for slot in toy_cls.blocks})
