@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..factory.errors import DataError, MissingExtraError
+from ..factory.errors import DataError, MissingExtraError, NNFactoryError
 from ..factory.schema import DeviceProfile, Estimate, TrainingStatus
 from .pipeline import Report, latency_table, silent
 
@@ -30,11 +30,17 @@ def device(name: str) -> DeviceProfile:
     return load_profile(name)
 
 
-def modules() -> list[ModuleLibrary]:
-    """Every installed module library, checked."""
+def modules() -> dict[str, ModuleLibrary | NNFactoryError]:
+    """Every installed module library by name, checked; or what is wrong with it."""
     from ..factory.library.store import library_folders, open_library
 
-    return [open_library(name) for name in library_folders()]
+    found: dict[str, ModuleLibrary | NNFactoryError] = {}
+    for name, folder in library_folders().items():
+        try:
+            found[name] = open_library(folder)
+        except NNFactoryError as error:
+            found[name] = error
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,15 +172,17 @@ def publish(
     _need_torch("Publishing")
     from ..factory.datasets import load_dataset
     from ..factory.library.store import user_libraries
+    from ..factory.library.writer import check_library_place
     from ..factory.supernet.checkpoint import load_checkpoint, read_recipe
     from ..factory.supernet.network import supernet_from_architecture
     from ..factory.supernet.publish import publish as publish_supernet
 
     recipe = read_recipe(run_dir)
+    folder = out_dir or user_libraries() / recipe.name
+    check_library_place(folder, overwrite=overwrite)
     network = supernet_from_architecture(recipe.architecture)
     progress = load_checkpoint(run_dir / "checkpoint.safetensors", network)
     data = load_dataset(recipe.architecture.kind, _data_folder(data_dir, recipe.data["folder"]))
-    folder = out_dir or user_libraries() / recipe.name
     publish_supernet(
         recipe, network, data, folder, compute=compute, train_seconds=progress.seconds,
         overwrite=overwrite, report=report,

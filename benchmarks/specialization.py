@@ -14,8 +14,8 @@ All baselines have their normalization re-estimated on 256 training images, whic
 Every network is brought to its target by what was measured, not by what the table says: the limit
 given to the table is corrected by the measured ratio and the network is chosen again. Latencies
 are medians, timed run by run in turn with the full network of the task. Accuracy is on the test
-images of the task's classes; intervals (95 %) resample images, and the difference to the plan is
-resampled jointly.
+images of the task's classes; intervals (95 %) are bootstrap standard errors over images, and the
+difference to the plan is resampled jointly.
 """
 
 from __future__ import annotations
@@ -308,14 +308,14 @@ def _row(
         "mmacs": round(float(np.mean([o.mmacs for o in flat])), 2),
         "metric": "AP50" if library.kind == "det" else "top-1",
         "value": round(value, 4),
-        "low": round(float(np.quantile(draws, 0.025)), 4),
-        "high": round(float(np.quantile(draws, 0.975)), 4),
+        "low": round(max(0.0, value - 1.96 * float(np.std(draws))), 4),
+        "high": round(min(1.0, value + 1.96 * float(np.std(draws))), 4),
         "images": sum(_images(group[0]) for group in outcomes),
         "plan_ahead": "", "plan_ahead_low": "", "plan_ahead_high": "",
     }  # fmt: skip
     if plan is not None and method != "plan":
         ahead = float(np.mean([np.mean([o.metric() for o in group]) for group in plan])) - value
-        low, high = np.quantile(gaps, [0.025, 0.975])
+        low, high = ahead - 1.96 * np.std(gaps), ahead + 1.96 * np.std(gaps)
         row |= {
             "plan_ahead": round(ahead, 4), "plan_ahead_low": round(float(low), 4),
             "plan_ahead_high": round(float(high), 4),

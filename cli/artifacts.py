@@ -69,12 +69,13 @@ def verify(path: Path, as_json: bool) -> None:
     from .. import api
 
     checks = api.verify(path)
-    failed = [check.name for check in checks if not check.passed]
+    failed = [check.name for check in checks if check.passed is False]
     if as_json and not failed:
         print_json({"passed": True, "checks": checks})
     elif not as_json:
         for check in checks:
-            console().print(f"{'PASS' if check.passed else 'FAIL'}  {check.name}: {check.text}")
+            word = {True: "PASS", False: "FAIL", None: "SKIP"}[check.passed]
+            console().print(f"{word}  {check.name}: {check.text}")
     if failed:
         raise VerificationError(
             f"{path} failed: {', '.join(failed)}.",

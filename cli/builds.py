@@ -146,16 +146,18 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
     )
     if result.measurement:
         rows.add_row("latency", measurement_text(result.measurement))
-        if budget.latency_ms is not None:
-            rows.add_row("budget", f"{result.measurement.verdict}: {result.measurement.reason}")
+        if budget.latency_ms is not None or result.measurement.verdict != "PASS":
+            rows.add_row("verdict", f"{result.measurement.verdict}: {result.measurement.reason}")
     else:
         rows.add_row(
             "latency",
             f"estimated p{budget.percentile} {interval_text(estimate.latency_ms, 'ms')} on "
-            f"{result.device} (nobody measured this network there)",
+            f"{result.device} with {estimate.runtime} {estimate.precision} "
+            "(nobody measured this network there)",
         )
     rows.add_row(
-        "accuracy", f"estimated {interval_text(estimate.accuracy)} on images of these classes"
+        "accuracy",
+        f"estimated {interval_text(estimate.accuracy)} on validation images of these classes",
     )
     rows.add_row(
         "size",

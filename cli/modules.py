@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..factory.errors import NNFactoryError
 from ..factory.schema import TrainingStatus
 from . import options
 from .output import Group, console, interval_text, print_json, progress
@@ -39,12 +40,22 @@ def list_modules(as_json: bool) -> None:
 
     libraries = api.modules()
     if as_json:
-        print_json([library.card for library in libraries])
+        print_json(
+            [
+                {"name": name, "error": str(library)}
+                if isinstance(library, NNFactoryError)
+                else library.card
+                for name, library in libraries.items()
+            ]
+        )
         return
     table = Table(box=None, pad_edge=False)
     for title in ("name", "task", "classes", "input", "test metric, all modules", "title"):
         table.add_column(title)
-    for library in libraries:
+    for name, library in libraries.items():
+        if isinstance(library, NNFactoryError):
+            table.add_row(name, "", "", "", "damaged", str(library))
+            continue
         table.add_row(
             library.name, library.kind, str(len(library.classes)),
             f"{library.input_size} px", _metric(library.card), library.card["title"],
@@ -120,7 +131,7 @@ def _print_library(view: LibraryView) -> None:
             f"{view.device} ({kind}), {estimate.mparams:.3f} M parameters, "
             f"{estimate.mmacs:.1f} MMACs"
         )
-    out.print(f"  the smallest network costs {view.empty_share:.1%} of the full latency")
+    out.print(f"  the smallest network costs {view.empty_share:.1%} of the full latency ({kind})")
     names = [name.split(",")[0] for name in card["classes"]]
     out.print("  classes: " + ", ".join(names), markup=False)
 
@@ -153,7 +164,8 @@ def train_modules(
                 compute=compute, report=report,
             )  # fmt: skip
     except KeyboardInterrupt:
-        click.echo(f"checkpoint saved in {folder}; --resume continues it", err=True)
+        if (folder / "checkpoint.safetensors").is_file():
+            click.echo(f"checkpoint saved in {folder}; --resume continues it", err=True)
         raise
     click.echo(str(folder))
     click.echo(f"next: nnfactory modules publish {folder} --data {data_dir}", err=True)

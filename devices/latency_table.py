@@ -26,13 +26,14 @@ from ..factory.library.library import CLASSES, ModuleLibrary
 from ..factory.sampling import sample_widths
 from ..factory.schema import LatencyTable
 from ..factory.serialize import noun_from_table, table_from_noun
-from .conditions import cpu_name, host_conditions
-from .measure import Samples, measure_interleaved
+from .conditions import MAX_CONTENTION, cpu_name, host_conditions
+from .measure import Samples, measure_interleaved, warm_up
 from .predictor import Predictor, fuse_kernels
 from .runners.onnxruntime import OnnxRuntimeRunner, runtime_name
 
 RESOLUTION_NS = 1000  # tables are kept to the microsecond; measurements are no better
 NETWORKS, PROFILED = 36, 18
+TIMING_SECONDS = 30.0  # of the whole networks; slower machines get fewer repeats
 LEVEL = 0.9
 Report = Callable[[str, int, int], None]
 Counts = Mapping[str, int]
@@ -77,12 +78,14 @@ def host_table(
         ) from error
     try:
         table = measure_table(library, threads=threads, report=report)
+        contention = table.conditions.get("contention")
+        disturbed = isinstance(contention, float) and contention > MAX_CONTENTION
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(table_from_noun(table), file)
-        Path(beside).replace(path)
-    except BaseException:
+        if not disturbed:  # a disturbed table serves this request, not the next ones
+            Path(beside).replace(path)
+    finally:
         Path(beside).unlink(missing_ok=True)
-        raise
     return table
 
 
@@ -253,8 +256,10 @@ def _measure_networks(
     middle = {s.name: max(s.min_groups, s.groups // 2) for s in library.slots}
     runners = [OnnxRuntimeRunner(_bytes(library, row), threads=threads) for row in counts]
     with OnnxRuntimeRunner(_bytes(library, middle), threads=threads) as reference:
+        pair_ms = 4 * warm_up(reference.run)  # two runs of a network and two of the reference
+        repeats = int(np.clip(TIMING_SECONDS * 1e3 / (pair_ms * len(runners)), 4, 16))
         rows = measure_interleaved(
-            runners, reference, 16, lambda done, total: report("timing networks", done, total)
+            runners, reference, repeats, lambda done, total: report("timing networks", done, total)
         )
     for runner in runners:
         runner.close()
@@ -297,7 +302,7 @@ def _held_out_ratios(
     counts: Sequence[Counts], target_ms: np.ndarray, shapes: Mapping[str, tuple[float, ...]],
     fixed_ms: float,
 ) -> np.ndarray:  # fmt: skip
-    """Measured over predicted for every network, from fits that did not see it (six folds)."""
+    """Measured over predicted for every network, with scales fitted without it (six folds)."""
     fold = np.arange(len(counts)) % 6
     ratios = np.empty(len(counts))
     for part in range(6):
@@ -361,7 +366,7 @@ def predicted_table(library: ModuleLibrary, predictor: Predictor, device: str) -
     low, high = predictor.errors_at(smallest / 1e6)
     return LatencyTable(
         device=device, library=library.id, runtime="tensorrt", precision=predictor.precision,
-        threads=0, fixed_ns=max(0, fixed_ns), slots=slots, error_low=low, error_high=high,
+        threads=0, fixed_ns=fixed_ns, slots=slots, error_low=low, error_high=high,
         level=predictor.level, n=predictor.n, is_measured=False,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip

@@ -63,7 +63,11 @@ def manifest_from_contents(
         "estimated": _estimated(contents),
         "plan": _plan(contents),
         "accuracy": [_accuracy(accuracy) for accuracy in contents.accuracy],
-        "precision": {"requested": contents.plan.precision, "achieved": precision},
+        "precision": {
+            "requested": contents.plan.precision,
+            "achieved": precision,
+            "layers_file": None,
+        },
         "parity": [{**table_from_noun(p), "pass": p.passed} for p in contents.parity],
         "assembly": _assembly(contents),
         "provenance": {
@@ -98,6 +102,7 @@ def _measured(measurement: Measurement, path: str) -> dict[str, Any]:
     return table | percentiles | {
         "n": measurement.n,
         "interval": _interval(measurement.median_interval()),
+        "energy_mj": None,
         "power_mode": measurement.conditions.get("power_mode"),
         "clocks": table_from_noun(measurement.conditions.get("clocks")),
         "rss_mib": measurement.rss_mib or None,
@@ -116,6 +121,8 @@ def _estimated(contents: Contents) -> list[dict[str, Any]]:
     return [
         {
             "device": contents.device,
+            "runtime": estimate.runtime,
+            "precision": estimate.precision,
             "percentile": contents.budget.percentile,
             "latency_ms": _interval(estimate.latency_ms),
             "accuracy": _interval(estimate.accuracy),

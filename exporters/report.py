@@ -147,12 +147,13 @@ def _estimated(manifest: Manifest) -> str:
         start = f"| {_cell(entry['device'])} | "
         if latency:
             lines.append(
-                f"{start}latency p{entry['percentile']} | {latency['value']:.3g} ms "
+                f"{start}latency p{entry['percentile']}, {_cell(entry['runtime'])} "
+                f"{_cell(entry['precision'])} | {latency['value']:.3g} ms "
                 f"| [{latency['low']:.3g}, {latency['high']:.3g}] ms, {latency['level']:.0%} |"
             )
         if accuracy:
             lines.append(
-                f"{start}accuracy | {accuracy['value']:.1%} "
+                f"{start}accuracy on validation images | {accuracy['value']:.1%} "
                 f"| [{accuracy['low']:.1%}, {accuracy['high']:.1%}], {accuracy['level']:.0%} |"
             )
     return "\n".join([*lines, "\nPredictions, not observations."])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .datasets import Images
+from .errors import DataError
 from .graph.evaluate import open_model
 from .graph.network import Array, Network, model_from_network
 from .graph.postprocess import OUTPUT
@@ -21,7 +22,7 @@ def task_images(images: Images, classes: Sequence[int]) -> Images:
     a figure on these images says nothing about false alarms elsewhere.
     """
     position = {label: index for index, label in enumerate(classes)}
-    if not images.boxes:
+    if len(images.labels):
         index = np.flatnonzero(np.isin(images.labels, list(position)))
         chosen = images.subset(index)
         labels = np.array([position[int(label)] for label in chosen.labels], np.int64)
@@ -72,7 +73,11 @@ def measure_accuracy(network: Network, images: Images, classes: int) -> Interval
         network: Linked for a task of ``classes`` classes.
         images: Of the task, as :func:`task_images` gives them.
         classes: Number of classes of the task.
+
+    Raises:
+        DataError: There are no images.
     """
+    _need_images(images)
     if images.boxes:
         return matches(network, images, classes).interval()
     correct = hits(network, images)
@@ -80,7 +85,17 @@ def measure_accuracy(network: Network, images: Images, classes: int) -> Interval
 
 
 def accuracy_value(network: Network, images: Images, classes: int) -> float:
-    """Top-1 accuracy or AP50, without an interval."""
+    """Top-1 accuracy or AP50, without an interval.
+
+    Raises:
+        DataError: There are no images.
+    """
+    _need_images(images)
     if images.boxes:
         return matches(network, images, classes).ap50()
     return float(hits(network, images).mean())
+
+
+def _need_images(images: Images) -> None:
+    if not len(images):
+        raise DataError("There is no image of these classes to measure the accuracy on.")

@@ -154,9 +154,6 @@ def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:
 
 
 def _parity(a: str, b: str, left: list[dict[str, Array]], right: list[dict[str, Array]]) -> Parity:
-    worst = max(
-        float(np.abs(x[name] - y[name]).max())
-        for x, y in zip(left, right, strict=True)
-        for name in x
-    )
+    gaps = [np.abs(x[name] - y[name]).max() for x, y in zip(left, right, strict=True) for name in x]
+    worst = float(np.max(gaps))  # unlike max(), NaN wherever there is one
     return Parity(a=a, b=b, n=len(left), max_abs=worst, tolerance=TOLERANCE)

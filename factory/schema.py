@@ -253,10 +253,29 @@ class LatencyTable:
         if not 0 < self.error_low <= 1 <= self.error_high:
             raise SpecError("LatencyTable: error_low must be in (0, 1] and error_high at least 1.")
 
+    def tail_factor(self, percentile: int) -> float:
+        """Factor from the median to another percentile.
+
+        Raises:
+            SpecError: The table does not know the percentile.
+        """
+        if percentile == 50:
+            return 1.0
+        if percentile not in self.tail:
+            raise SpecError(
+                f"Only the median of the latency on '{self.device}' is known, not p{percentile}.",
+                hints=["--latency-percentile 50"],
+            )
+        return self.tail[percentile]
+
     def predict(self, active: Mapping[str, int], *, percentile: int = 50) -> Interval:
-        """Latency in milliseconds for a number of active modules per slot."""
+        """Latency in milliseconds for a number of active modules per slot.
+
+        Raises:
+            SpecError: The table does not know the percentile.
+        """
         total = self.fixed_ns + sum(self.slots[name][count] for name, count in active.items())
-        value = total * self.tail.get(percentile, 1.0) / 1e6
+        value = total * self.tail_factor(percentile) / 1e6
         return Interval(
             low=value * self.error_low,
             value=value,
@@ -321,10 +340,12 @@ class Estimate:
 
     Attributes:
         latency_ms: Latency at the percentile of the budget, or None without a table.
-        accuracy: Metric of the library on the task, in [0, 1], or None.
+        accuracy: Metric of the library on validation images of the task, in [0, 1], or None.
         mparams: Parameters, in millions.
         mmacs: Multiply-accumulates, in millions.
         memory_mib: Peak of weights and live activations, in MiB.
+        runtime: Runtime that the latency is for.
+        precision: Precision that the latency is for.
     """
 
     latency_ms: Interval | None
@@ -332,6 +353,8 @@ class Estimate:
     mparams: float
     mmacs: float
     memory_mib: float
+    runtime: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

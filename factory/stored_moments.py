@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import networkx as nx
@@ -27,7 +27,7 @@ class _NodeModel:
     ``upstream`` are the blocks that it depends on. ``coefficients`` (F, 2C) belong to
     :func:`_features` of their shares; ``residuals`` (S, 2C) are what the fit leaves at the sampled
     plans, ``shares`` (S, U) where those lie. Nothing outside what was seen, ``lowest`` to
-    ``highest``, is predicted.
+    ``highest``, is predicted. ``shift`` is what the full plan lacks from its own statistics.
     """
 
     upstream: tuple[int, ...]
@@ -36,6 +36,7 @@ class _NodeModel:
     shares: Array
     lowest: Array
     highest: Array
+    shift: Array
 
     def predict(self, shares: Array) -> Moments:
         """Mean and variance (C,) for the shares (B,) of active groups per block."""
@@ -45,7 +46,7 @@ class _NodeModel:
         nearest = np.argsort(distance, kind="stable")[:NEIGHBORS]
         weight = 1 / (distance[nearest] + NEARNESS) ** 2
         found = both + (weight / weight.sum()) @ self.residuals[nearest]
-        mean, log_std = np.split(np.clip(found, self.lowest, self.highest), 2)
+        mean, log_std = np.split(np.clip(found, self.lowest, self.highest) + self.shift, 2)
         return mean.astype(np.float32), np.exp(2 * log_std).astype(np.float32)
 
 
@@ -53,8 +54,9 @@ def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[st
     """Mean and variance at every normalization of a plan, by node name.
 
     Per channel a ridge regression on the widths of the blocks before it, corrected by the
-    residuals of the nearest sampled plans. On validation images that is as good as estimating the
-    statistics again (``[normalization.validation]`` in ``library.toml``).
+    residuals of the nearest sampled plans; all of it moved so that the full plan gets the
+    statistics it was trained with, which average over far more images. How good that is on
+    validation images stands under ``[normalization.validation]`` in ``library.toml``.
 
     Args:
         library: Holds the moments of sampled plans.
@@ -77,6 +79,11 @@ def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
     shares = statistics.counts / groups
     upstream = upstream_blocks(library.network, library.blocks)
     owner = {node: index for index, slot in enumerate(library.blocks) for node in slot.nodes}
+    weights = library.network.weights
+    trained = {
+        node.name: (weights[node.input[3]], weights[node.input[4]])
+        for node in norm_nodes(library.network)
+    }
     models = {}
     for node, blocks in upstream.items():
         # The inside of a skipped block ran with all its groups, which says nothing here.
@@ -89,10 +96,19 @@ def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
         penalty = RIDGE * len(x) * np.eye(x.shape[1])
         penalty[0, 0] = 0.0
         coefficients = np.linalg.solve(x.T @ x + penalty, x.T @ target)
-        models[node] = _NodeModel(
-            blocks, coefficients, target - x @ coefficients, here, target.min(0), target.max(0)
-        )
+        model = _NodeModel(
+            blocks, coefficients, target - x @ coefficients, here, target.min(0), target.max(0),
+            np.zeros(target.shape[1]),
+        )  # fmt: skip
+        models[node] = replace(model, shift=_shift(model, trained[node], len(groups)))
     return models
+
+
+def _shift(model: _NodeModel, trained: Moments, blocks: int) -> Array:
+    """What must be added so that the full plan gets the statistics it was trained with."""
+    mean, variance = model.predict(np.ones(blocks))
+    log_std = 0.5 * np.log(np.maximum(trained[1], 1e-12) / np.maximum(variance, 1e-12))
+    return np.concatenate((trained[0] - mean, log_std))
 
 
 def _features(shares: Array) -> Array:

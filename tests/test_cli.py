@@ -427,7 +427,7 @@ def test_malformed_library_is_9(
 
 
 @pytest.mark.parametrize(
-    "words", [["modules", "list"], ["plan", "--device", "jetson", "--task", "cls"]]
+    "words", [["modules", "show", "broken"], ["plan", "--device", "jetson", "--task", "cls"]]
 )
 def test_malformed_library_of_the_user_is_named(
     run: Run, toy_cls: ModuleLibrary, words: list[str], folder: Path
@@ -469,13 +469,31 @@ def test_signal_of_ctrl_c_is_130(folder: Path):
 def test_interrupted_training_says_how_to_go_on(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    saved = Path("runs/tiny200/checkpoint.safetensors")
+
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "train", interrupt)
     finished = run("modules", "train", "tiny200", "--data", folder)
     assert finished.exit_code == 130
+    assert "--resume" not in finished.stderr  # nothing was saved yet
+    saved.parent.mkdir(parents=True)
+    saved.write_bytes(b"")
+    finished = run("modules", "train", "tiny200", "--data", folder)
+    assert finished.exit_code == 130
     assert "--resume" in finished.stderr
+
+
+def test_damaged_library_does_not_hide_the_others(run: Run, toy_cls: ModuleLibrary):
+    place = Path(os.environ["XDG_DATA_HOME"]) / "nnfactory" / "libraries"
+    for name in ("broken", "whole"):
+        shutil.copytree(toy_cls.folder, place / name)
+    (place / "broken" / "modules.json").write_text("{}")
+    finished = run("modules", "list")
+    assert finished.exit_code == 0
+    assert "damaged" in finished.stdout
+    assert "whole" in finished.stdout
 
 
 # Budgets as people write them

@@ -19,6 +19,7 @@ import nnfactory
 
 ROOT = Path(__file__).resolve().parents[1]  # the checkout; `nnfactory` may be an installed copy
 FOLDERS = ("api", "cli", "devices", "exporters", "factory")
+SHIPPED = {"fod31", "tiny200"}
 DATA_FOLDERS = ("factory/libraries", "factory/recipes", "devices/profiles", "devices/predictors")
 FRAMEWORKS = {"numpy", "onnx", "onnxruntime", "scipy", "tensorrt", "torch"}
 
@@ -341,3 +342,16 @@ def test_examples_in_docstrings_are_true() -> None:
         if ">>> " in (ROOT / path).read_text(encoding="utf-8"):
             outcome = doctest.testmod(importlib.import_module(module_name(path)))
             assert outcome.failed == 0, f"{outcome.failed} examples in {path} are wrong"
+
+
+def test_both_libraries_are_shipped_open_and_small() -> None:
+    from nnfactory.factory.library.store import SHIPPED as FOLDER
+    from nnfactory.factory.library.store import open_library
+
+    assert {path.name for path in FOLDER.iterdir()} == SHIPPED
+    for name in SHIPPED:
+        library = open_library(FOLDER / name)
+        assert library.name == name
+        assert len(library.accuracy["pairs"]) >= 300
+    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+    assert size <= 16 * 2**20

@@ -155,6 +155,8 @@ def estimate(problem: Problem, counts: Mapping[str, int], percentile: int) -> Es
         mparams=problem.size.total_params(whole) / 1e6,
         mmacs=problem.size.total_macs(whole) / 1e6,
         memory_mib=problem.size.peak_mib(whole),
+        runtime=problem.table.runtime,
+        precision=problem.table.precision,
     )
 
 
@@ -174,7 +176,7 @@ def _limits(problem: Problem, budget: Budget) -> dict[str, int]:
     limits = {}
     classes = {CLASSES: len(problem.task.classes)}
     if budget.latency_ms is not None:
-        tail = problem.table.tail.get(budget.percentile, 1.0)
+        tail = problem.table.tail_factor(budget.percentile)
         # A hundredth of a nanosecond makes up for rounding: 1.001 ms are 1,001,000 ns.
         limits[LATENCY] = int(budget.latency_ms * NS_PER_MS / tail + 0.01) - problem.fixed_ns
     if budget.mparams is not None:
@@ -279,14 +281,14 @@ def _infeasible(problem: Problem, limits: Mapping[str, int], budget: Budget) -> 
         SPARSITY: (budget.sparsity, "--sparsity", ""),
         MEMORY: (budget.memory_mib, "--memory", "MiB"),
     }
-    kind = "measured" if problem.table.is_measured else "estimated"
+    latency = problem.table.predict(counts, percentile=budget.percentile)
     broken, relaxed = [], []
     for name in limits:
         limit, flag, unit = asked[name]
         best = reachable[name]
         assert limit is not None
         if (name == SPARSITY and best < limit) or (name != SPARSITY and best > limit):
-            note = f" ({kind} table)" if name == LATENCY else ""
+            note = f" [{latency.low:.4g}, {latency.high:.4g}], estimated" if name == LATENCY else ""
             broken.append(
                 f"{name} {'>=' if name == SPARSITY else '<='} {limit:g} {unit}".rstrip()
                 + f": the smallest network has {best:.4g} {unit}".rstrip()

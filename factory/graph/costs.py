@@ -92,6 +92,9 @@ def _with_arithmetic(row: OpCost, node: NodeProto, shapes: Mapping[str, tuple[in
         return replace(
             row, macs=row.out_elems * features, c_in=features, c_out=shapes[node.output[0]][-1]
         )
+    if node.op_type == "MatMul":
+        features = shapes[node.input[0]][-1]
+        return replace(row, macs=row.out_elems * features, c_in=features)
     if node.op_type in ("AveragePool", "MaxPool"):
         return replace(row, kernel=attribute(node, "kernel_shape")[0])
     return row

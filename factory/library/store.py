@@ -46,7 +46,11 @@ def library_folders() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in (SHIPPED, user_libraries()):
         if root.is_dir():
-            found |= {p.name: p for p in sorted(root.iterdir()) if (p / CARD).is_file()}
+            found |= {
+                path.name: path
+                for path in sorted(root.iterdir())
+                if (path / CARD).is_file() and not path.name.startswith(".")
+            }
     return found
 
 

@@ -36,7 +36,7 @@ def write_library(
     """Write every file beside ``folder``, then move the whole into place.
 
     Args:
-        folder: The library's place; its name is the library's name.
+        folder: The library's place.
         card: ``library.toml`` without the table of files.
         network: The supernet, normalization unfolded.
         slots: Its modules.
@@ -47,10 +47,9 @@ def write_library(
         overwrite: Replace what is there.
 
     Raises:
-        UsageError: Something is there and ``overwrite`` is false.
+        UsageError: See :func:`check_library_place`.
     """
-    if folder.exists() and not overwrite:
-        raise UsageError(f"{folder} exists already.", hints=["--overwrite replaces it"])
+    check_library_place(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -71,12 +70,35 @@ def write_library(
         staging.chmod(0o755)
         for path in staging.iterdir():
             path.chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.replace(folder)
+        _move(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def check_library_place(folder: Path, *, overwrite: bool) -> None:
+    """Raise unless a library may be written to ``folder``; only a library is ever replaced.
+
+    Raises:
+        UsageError: Something is there that must stay.
+    """
+    if not folder.exists():
+        return
+    if not (folder / CARD).is_file():
+        raise UsageError(f"{folder} exists and is no module library.", hints=["name another --out"])
+    if not overwrite:
+        raise UsageError(f"{folder} exists already.", hints=["--overwrite replaces it"])
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Put a finished library in its place; the old one goes last."""
+    if not folder.exists():
+        staging.replace(folder)
+        return
+    aside = staging.with_name(staging.name + ".old")
+    folder.replace(aside)
+    staging.replace(folder)
+    shutil.rmtree(aside)
 
 
 def _write_statistics(path: Path, statistics: Statistics) -> None:

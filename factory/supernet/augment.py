@@ -19,7 +19,7 @@ def tensor_from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def augment_cls(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random shift by up to an eighth of the side (reflected border), flip, sharpness, brightness."""
+    """Random shift by up to an eighth of the side (border reflected), flip, sharpness and gain."""
     b, _, h, w = images.shape
     pad = h // 8
     padded = F.pad(images, (pad,) * 4, mode="reflect")

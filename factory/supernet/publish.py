@@ -39,7 +39,10 @@ from .value_curves import measure_curves
 
 Report = Callable[[str, int, int], None]
 PAIRS = 320
-TASK_SIZES = {"cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100), "det": (1, 2, 3, 4, 6, 8, 12, 20)}
+TASK_SIZES = {
+    "cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100, 200),
+    "det": (1, 2, 3, 4, 6, 8, 12, 20, 31),
+}
 STATISTICS_PLANS = 96
 IMAGE_FREE = ("sliced", "stored")
 TOLERATED = 0.003  # a mode that needs no images wins within this accuracy

@@ -61,6 +61,10 @@ def train(
     """
     if compute == "cuda" and not torch.cuda.is_available():
         raise SpecError("--compute cuda: torch sees no CUDA device here.", hints=["--compute cpu"])
+    if resume and init is not None:
+        raise SpecError(
+            "A run goes on from its own weights: --resume and --init exclude each other."
+        )
     torch.manual_seed(recipe.training.seed)
     network = supernet_from_architecture(recipe.architecture)
     network.to(compute).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -102,6 +106,8 @@ def _start(
     path = run_dir / "checkpoint.safetensors"
     table = json.loads(json.dumps(table_from_recipe(recipe)))
     if not path.exists():
+        if resume:
+            raise SpecError(f"There is no checkpoint in {run_dir} to resume from.")
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "recipe.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
         return Progress(step=0, seconds=0.0, recipe=table)

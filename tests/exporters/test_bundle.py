@@ -257,7 +257,7 @@ def test_readme_names_licenses_and_tells_estimates_apart(shared_artifact):
     measured, estimated = text.split("### Measured")[1].split("### Estimated")
     assert "PASS" in measured
     assert "jetson-orin-nano" not in measured
-    assert "latency p90 | 2 ms" in estimated.split("## Accuracy")[0]
+    assert "latency p90, tensorrt fp16 | 2 ms" in estimated.split("## Accuracy")[0]
     assert "[40.0%, 60.0%], 95% | 300" in text
     assert "drawn shapes" in text
 

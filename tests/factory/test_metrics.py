@@ -146,8 +146,13 @@ def test_the_bootstrap_interval_is_ordered_reproducible_and_narrows_with_more_im
     assert interval.n == 10
     narrower = many.interval(resamples=60)
     assert narrower.high - narrower.low < interval.high - interval.low
-    inner = few.interval(level=0.5, resamples=60)
+    inner = few.interval(level=0.9, resamples=60)
     assert interval.low <= inner.low <= inner.high <= interval.high
+
+
+def test_the_interval_lies_around_the_value_with_few_images_of_many_classes(rng):
+    interval = match_detections(*random_case(rng, images=60, classes=12), 12).interval()
+    assert interval.low < interval.value < interval.high
 
 
 @given(n=st.integers(1, 5000), share=st.floats(0, 1), level=st.sampled_from([0.9, 0.95]))

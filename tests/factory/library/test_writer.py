@@ -66,7 +66,7 @@ def test_what_is_written_again_is_equal(toy_library, tmp_path: Path):
 
 def test_something_that_is_there_is_replaced_only_when_asked(toy_cls, tmp_path: Path):
     place = tmp_path / "library"
-    place.mkdir()
+    write_library(place, **parts(toy_cls))
     (place / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists already") as caught:
         write_library(place, **parts(toy_cls))
@@ -75,6 +75,14 @@ def test_something_that_is_there_is_replaced_only_when_asked(toy_cls, tmp_path: 
     write_library(place, **parts(toy_cls), overwrite=True)
     assert not (place / "mine.txt").exists()
     assert open_library(place).classes == toy_cls.classes
+    assert [path.name for path in tmp_path.iterdir()] == ["library"]
+
+
+def test_a_folder_that_is_no_library_is_never_replaced(toy_cls, tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no module library"):
+        write_library(tmp_path, **parts(toy_cls), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_failure_leaves_no_trace_and_keeps_what_was_there(toy_cls, tmp_path: Path):
