@@ -57,7 +57,7 @@ def list_modules(as_json: bool) -> None:
             table.add_row(name, "", "", "", "damaged", str(library))
             continue
         table.add_row(
-            library.name, library.kind, str(len(library.classes)),
+            name, library.kind, str(len(library.classes)),
             f"{library.input_size} px", _metric(library.card), library.card["title"],
         )  # fmt: skip
     console().print(table)
