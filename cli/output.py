@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..factory.errors import NNFactoryError
+from ..factory.errors import NNFactoryError, UsageError
 from ..factory.schema import Interval
 from ..factory.serialize import table_from_noun
 
@@ -31,11 +31,22 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except NNFactoryError as error:
-            print_error(error, as_json=context.find_root().obj.get("json", False))
+            print_error(error, as_json=_wants_json(context))
+            context.exit(error.exit_code)
+        except click.UsageError as error:
+            # An unknown option stops the parser before it comes to --json.
+            if not (_wants_json(context) or "--json" in sys.argv):
+                raise
+            print_error(UsageError(error.format_message()), as_json=True)
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             context.exit(130)
+
+
+def _wants_json(context: click.Context) -> bool:
+    """Whether the command that ran was given ``--json``."""
+    return bool((context.find_root().obj or {}).get("json", False))
 
 
 def print_error(error: NNFactoryError, *, as_json: bool) -> None:

@@ -827,3 +827,10 @@ def test_python_dash_m_is_the_same_command():
     )  # fmt: skip
     assert finished.returncode == 0
     assert {"host", "jetson-orin-nano"} <= {row["name"] for row in json.loads(finished.stdout)}
+
+
+@pytest.mark.parametrize("words", [("--latency", "nan"), ("--task", "seg")])
+def test_usage_errors_are_json_too(run: Run, words: tuple[str, ...]):
+    finished = run("build", "--json", "--device", "jetson", "--task", "cls", *words)
+    assert finished.exit_code == 2
+    assert error_of(finished)["code"] == 2
