@@ -144,7 +144,7 @@ def _jetson() -> str:
     return (
         "The Jetson latency estimate was fitted on published TensorRT FP16 measurements of "
         f"{len(rows)} convolutional networks; with a network's family held out the estimate is off "
-        f"by {100 * sum(errors) / len(errors):.0f} % on average (`jetson_predictor.csv`). Nothing "
+        f"by {100 * math.expm1(sum(errors) / len(errors)):.0f} % on average (`jetson_predictor.csv`). Nothing "
         "as small as most of our networks was measured, so intervals widen below "
         f"{min(float(row['measured_ms']) for row in rows):.2f} ms.\n"
     )
