@@ -141,10 +141,11 @@ def _jetson() -> str:
     if not rows:
         return ""
     errors = [abs(math.log(float(row["ratio"]))) for row in rows]
+    mean = math.expm1(sum(errors) / len(errors))
     return (
         "The Jetson latency estimate was fitted on published TensorRT FP16 measurements of "
         f"{len(rows)} convolutional networks; with a network's family held out the estimate is off "
-        f"by {100 * math.expm1(sum(errors) / len(errors)):.0f} % on average (`jetson_predictor.csv`). Nothing "
+        f"by {100 * mean:.0f} % on average (`jetson_predictor.csv`). Nothing "
         "as small as most of our networks was measured, so intervals widen below "
         f"{min(float(row['measured_ms']) for row in rows):.2f} ms.\n"
     )
