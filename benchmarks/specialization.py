@@ -37,6 +37,7 @@ from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.assembler.footprint import footprint, full_counts
 from nnfactory.factory.assembler.knapsack import solve
 from nnfactory.factory.datasets import DataSet, Images, load_dataset
+from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.network import Array, Network, model_from_network
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.library.store import library_folders, open_library
@@ -226,7 +227,7 @@ def _at_latency(case: Case, make: Make, target_ms: float, mode: str) -> Outcome:
     for _ in range(4):
         try:
             plan = make(limit)
-        except Exception as error:
+        except BudgetError as error:
             raise click.ClickException(f"No network at {target_ms:.3f} ms: {error}") from error
         measured = _measure(case, _linked(case, plan, mode))
         if measured <= 1.02 * target_ms and (best is None or measured > best[0]):

@@ -359,9 +359,8 @@ def predicted_table(library: ModuleLibrary, predictor: Predictor, device: str) -
             narrow = narrowed_shapes(shapes, network, slot, count)
             row.append(float(predictor.predict_kernels(fuse_kernels(op_costs(part, narrow))).sum()))
         slots[slot.name] = tuple(_round_ns(ms) for ms in np.maximum.accumulate(row))
-    kernels = fuse_kernels(op_costs(network, shapes))
-    whole = float(predictor.predict_kernels(kernels).sum()) + predictor.call_ms
-    fixed_ns = _round_ns(whole) - sum(row[-1] for row in slots.values())
+    whole = predictor.predict_ms(op_costs(network, shapes))
+    fixed_ns = _round_ns(whole.value) - sum(row[-1] for row in slots.values())
     smallest = fixed_ns + sum(slots[s.name][s.min_groups] for s in library.slots)
     low, high = predictor.errors_at(smallest / 1e6)
     return LatencyTable(

@@ -193,7 +193,8 @@ def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -
 def proxy_table(library: ModuleLibrary) -> LatencyTable:
     """A device-free stand-in for latency: 10 ps per multiply-add and 20 us per block.
 
-    It only serves to spread the plans that accuracy is measured for.
+    Whatever is decided or measured on plans while publishing uses it, so that a library does not
+    depend on the machine that published it.
     """
     slots = {
         slot.name: tuple(
