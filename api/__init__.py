@@ -1,6 +1,7 @@
 """Every verb of the command line as a function that takes and returns nouns."""
 
 from .artifacts import Check, bench, inspect, load, run, verify
+from .data import check_data, new_recipe
 from .libraries import (
     LibraryView,
     device,
@@ -20,12 +21,14 @@ __all__ = [
     "artifact_place",
     "bench",
     "build",
+    "check_data",
     "device",
     "devices",
     "inspect",
     "load",
     "module_library",
     "modules",
+    "new_recipe",
     "plan",
     "publish",
     "recipes",

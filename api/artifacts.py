@@ -115,6 +115,7 @@ def _check_library(path: Path, manifest: dict[str, Any]) -> Check:
         library=source.name,
         library_id=source.id,
         active={name: tuple(groups) for name, groups in manifest["plan"]["slots"].items()},
+        input_size=manifest["plan"]["input_size"],
         normalization=manifest["plan"]["normalization"],
     )
     linked, kept = link(source, plan).network.weights, load_network(path / "model.onnx").weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..exporters.contents import LibraryCard
+    from ..factory.assembler.sizes import SizeOption
     from ..factory.library.library import ModuleLibrary
     from ..factory.linker import Linked
 
@@ -64,6 +65,7 @@ def build(
     budget: Budget | None = None,
     classes: Sequence[str] = (),
     library: str | None = None,
+    input_size: int | None = None,
     out_dir: Path | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -77,6 +79,7 @@ def build(
         budget: Limits; none by default.
         classes: Names, first WordNet synonyms or WordNet ids; all classes by default.
         library: Name or folder of a module library; by default the first one for the task.
+        input_size: Side of the input in pixels; by default the best of the library's sizes.
         out_dir: The artifact folder; by default ``./<task>-<device>-<plan id, 8 hex>``.
         overwrite: Replace whatever is at ``out_dir``.
         command: Command line that is recorded in the manifest.
@@ -91,15 +94,15 @@ def build(
         profile, source = _open(task, device, library)
         wanted = source.task(tuple(classes))
     with watch.phase("table"):
-        table = latency_table(source, profile, report=report)
-    choice = _choose(source, wanted, budget, table, profile, watch, report, out_dir, overwrite)
+        options = size_options(source, profile, input_size, report=report)
+    choice = _choose(options, wanted, budget, profile, watch, report, out_dir, overwrite)
     with watch.phase("export"):
         artifact = _export(source, choice, profile, budget, out_dir, overwrite, command)
     points: tuple[FrontierPoint, ...] = ()
     if budget.is_unlimited:
-        from ..factory.assembler.assemble import frontier
+        from ..factory.assembler.sizes import frontier_any_size
 
-        points = tuple(frontier(source, wanted, table, 5))
+        points = tuple(frontier_any_size(options, wanted, 5)[0])
     return BuildResult(
         plan=choice.plan, estimate=choice.estimate, certificate=choice.certificate,
         artifact=artifact, parity=choice.parity, measurement=choice.measurement,
@@ -120,9 +123,8 @@ class _Choice:
 
 
 def _choose(
-    source: ModuleLibrary, task: Task, budget: Budget, table: LatencyTable,
-    profile: DeviceProfile, watch: _Stopwatch, report: Report, out_dir: Path | None,
-    overwrite: bool,
+    options: list[SizeOption], task: Task, budget: Budget, profile: DeviceProfile,
+    watch: _Stopwatch, report: Report, out_dir: Path | None, overwrite: bool,
 ) -> _Choice:  # fmt: skip
     """Assemble and link; on a device at hand, until the measurement keeps the budget.
 
@@ -130,12 +132,13 @@ def _choose(
         BudgetError: No plan keeps the budget, or none did when it was measured.
     """
     from ..exporters.bundle import check_place
-    from ..factory.assembler.assemble import assemble
+    from ..factory.assembler.sizes import assemble_any_size
     from ..factory.linker import link, prove
 
+    source = options[0].library
     for number in range(ROUNDS):
         with watch.phase("plan"):
-            plan, estimate, certificate = assemble(source, task, budget, table)
+            plan, estimate, certificate = assemble_any_size(options, task, budget)
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
             linked = link(source, plan)
@@ -150,7 +153,7 @@ def _choose(
                 parity = prove(source, plan, linked)
             return _Choice(plan, estimate, certificate, parity, model, measurement)
         if number < ROUNDS - 1:
-            table = _corrected(table, estimate, measurement, budget)
+            options = _corrected(options, plan, estimate, measurement, budget)
     assert measurement is not None
     reached = measurement.percentile(budget.percentile)
     raise BudgetError(
@@ -172,14 +175,23 @@ def _measure(model: bytes, profile: DeviceProfile, budget: Budget) -> Measuremen
 
 
 def _corrected(
-    table: LatencyTable, estimate: Estimate, measurement: Measurement, budget: Budget
-) -> LatencyTable:
-    """The table scaled to what was measured."""
+    options: list[SizeOption],
+    plan: Plan,
+    estimate: Estimate,
+    measurement: Measurement,
+    budget: Budget,
+) -> list[SizeOption]:
+    """The table of the plan's input size scaled to what was measured."""
     from ..devices.latency_table import corrected
 
     assert estimate.latency_ms is not None
-    ratio = measurement.percentile(budget.percentile) / estimate.latency_ms.value
-    return corrected(table, max(1.002, ratio))
+    ratio = max(1.002, measurement.percentile(budget.percentile) / estimate.latency_ms.value)
+    return [
+        replace(option, table=corrected(option.table, ratio))
+        if option.table.input_size == plan.input_size
+        else option
+        for option in options
+    ]
 
 
 def _model(source: ModuleLibrary, plan: Plan, linked: Linked) -> bytes:
@@ -196,8 +208,8 @@ def _model(source: ModuleLibrary, plan: Plan, linked: Linked) -> bytes:
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         license=source.card["weights"]["license"],
     )
-    size = (source.input_size, source.input_size)
-    stride = max(source.head_strides, default=source.input_size)
+    size = (plan.input_size, plan.input_size)
+    stride = max(source.head_strides, default=plan.input_size)
     model = model_from_network(linked.network)
     apply_metadata_(model, network_metadata(plan.task, size=size, stride=stride, imprint=imprint))
     return bytes_from_network(model)
@@ -278,6 +290,26 @@ def _open(task: str, device: str, library: str | None) -> tuple[DeviceProfile, M
     return profile, source
 
 
+def size_options(
+    source: ModuleLibrary, profile: DeviceProfile, input_size: int | None, *,
+    report: Report = silent,
+) -> list[SizeOption]:  # fmt: skip
+    """The library at every input size, or at the one that is asked for, with latency tables.
+
+    Raises:
+        UsageError: The library has no such input size.
+        DeviceError: See :func:`latency_table`.
+    """
+    from ..factory.assembler.sizes import SizeOption
+
+    sizes = source.input_sizes if input_size is None else (input_size,)
+    views = [source.at(size) for size in sizes]
+    return [
+        SizeOption(library=view, table=latency_table(view, profile, report=report))
+        for view in views
+    ]
+
+
 def latency_table(
     source: ModuleLibrary, profile: DeviceProfile, *, report: Report = silent
 ) -> LatencyTable:
@@ -293,7 +325,7 @@ def latency_table(
     return _predicted_table(source, profile.name)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _predicted_table(source: ModuleLibrary, device: str) -> LatencyTable:
     from ..devices.latency_table import predicted_table
     from ..devices.predictor import list_predictors, load_predictor
@@ -333,6 +365,7 @@ def plan(
     device: str,
     classes: Sequence[str] = (),
     library: str | None = None,
+    input_size: int | None = None,
     points: int = 12,
     report: Report = silent,
 ) -> Frontier:
@@ -343,19 +376,21 @@ def plan(
         device: Name or alias of a device profile, or the path of one.
         classes: As in :func:`build`.
         library: As in :func:`build`.
+        input_size: As in :func:`build`.
         points: About how many plans to return, at least 2.
         report: As in :func:`build`.
     """
-    from ..factory.assembler.assemble import frontier, frontier_size
+    from ..factory.assembler.sizes import frontier_any_size
 
     profile, source = _open(task, device, library)
     wanted = source.task(tuple(classes))
-    table = latency_table(source, profile, report=report)
+    options = size_options(source, profile, input_size, report=report)
+    rows, steps = frontier_any_size(options, wanted, points)
     return Frontier(
         device=profile.name,
         library=source.name,
         task=wanted,
-        points=tuple(frontier(source, wanted, table, points)),
-        is_measured=table.is_measured,
-        steps=frontier_size(source, wanted, table),
+        points=tuple(rows),
+        is_measured=all(option.table.is_measured for option in options),
+        steps=steps,
     )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     help="Least share of the module parameters that is left out.",
 )
 @options.library_option
+@options.size_option
 @click.option(
     "-o",
     "--out",
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 def build(
     device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
     latency: float | None, percentile: str, params: float | None, memory: float | None,
-    sparsity: float, library: str | None, out_dir: Path | None, overwrite: bool, as_json: bool,
+    sparsity: float, library: str | None, input_size: int | None, out_dir: Path | None,
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Assemble, link, prove, measure and export one network.
 
@@ -67,10 +69,10 @@ def build(
         latency_ms=latency, percentile=int(percentile), mparams=params, memory_mib=memory,
         sparsity=sparsity,
     )  # fmt: skip
-    words = request_words(device, task, classes, more_classes, library)
+    words = request_words(device, task, classes, more_classes, library, input_size)
     with progress() as report:
         result = api.build(
-            task=task, device=device, budget=budget, library=library,
+            task=task, device=device, budget=budget, library=library, input_size=input_size,
             classes=options.class_names(classes, more_classes), out_dir=out_dir,
             overwrite=overwrite, command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
@@ -141,8 +143,8 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
     blocks = sum(1 for count in plan.counts.values() if count)
     rows.add_row(
         "network",
-        f"{len(plan.task.classes)} classes of {plan.library}; {blocks} of {len(plan.counts)} "
-        f"blocks, {active} modules, sparsity {plan.sparsity:.2f}",
+        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {blocks} of "
+        f"{len(plan.counts)} blocks, {active} modules, sparsity {plan.sparsity:.2f}",
     )
     if result.measurement:
         rows.add_row("latency", measurement_text(result.measurement))
@@ -196,14 +198,16 @@ def _short(folder: str) -> str:
 
 
 def request_words(
-    device: str, task: str, classes: str | None, more_classes: tuple[str, ...], library: str | None
-) -> list[str]:
+    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
+    library: str | None, input_size: int | None,
+) -> list[str]:  # fmt: skip
     """The words of a command that asks for the same task on the same device."""
     words = ["nnfactory", "build", "--device", device, "--task", task]
     words += [] if classes is None else ["--classes", classes]
     for name in more_classes:
         words += ["--class", name]
-    return words + ([] if library is None else ["--library", library])
+    words += [] if library is None else ["--library", library]
+    return words + ([] if input_size is None else ["--imgsz", str(input_size)])
 
 
 def budget_words(budget: Budget) -> list[str]:
@@ -221,7 +225,8 @@ def point_command(words: list[str], point: FrontierPoint) -> str:
     """The command that builds a point of the frontier."""
     assert point.estimate.latency_ms is not None
     limit = four_digits(point.estimate.latency_ms.value, upwards=True)
-    return shlex.join([*words, "--latency", f"{limit}ms"])
+    size = [] if "--imgsz" in words else ["--imgsz", str(point.plan.input_size)]
+    return shlex.join([*words, *size, "--latency", f"{limit}ms"])
 
 
 def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
@@ -229,13 +234,13 @@ def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
 
     table = Table(box=None, pad_edge=False)
     kind = "from a measured table" if measured else "estimated"
-    for title in (f"latency ms, {kind}", "value", "accuracy, estimated", "M params", "MMACs",
+    for title in (f"latency ms, {kind}", "input", "accuracy, estimated", "M params", "MMACs",
                   "memory MiB", "sparsity"):  # fmt: skip
         table.add_column(title, justify="right", overflow="fold")
     for point in points:
         estimate = point.estimate
         table.add_row(
-            interval_text(estimate.latency_ms), f"{point.value:.3f}",
+            interval_text(estimate.latency_ms), f"{point.plan.input_size} px",
             interval_text(estimate.accuracy, digits=2), f"{estimate.mparams:.3f}",
             f"{estimate.mmacs:.1f}", f"{estimate.memory_mib:.2f}", f"{point.plan.sparsity:.2f}",
         )  # fmt: skip
@@ -247,6 +252,7 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 
     return {
         "plan": point.plan.id,
+        "input_size": point.plan.input_size,
         "value": point.value,
         "sparsity": point.plan.sparsity,
         "active": point.plan.counts,
@@ -259,15 +265,16 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 @options.task_option
 @options.class_options
 @options.library_option
+@options.size_option
 @click.option(
     "--points", type=click.IntRange(2, 1000), default=12, show_default=True, help="Rows to show."
 )
 @options.json_option
 def plan(
     device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
-    library: str | None, points: int, as_json: bool,
+    library: str | None, input_size: int | None, points: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Show what is reachable: the frontier of latency and value. Builds nothing.
+    """Show what is reachable: the frontier of latency and accuracy. Builds nothing.
 
     \b
     nnfactory plan --device jetson --task det
@@ -277,8 +284,8 @@ def plan(
 
     with progress() as report:
         answer = api.plan(
-            task=task, device=device, library=library, points=points, report=report,
-            classes=options.class_names(classes, more_classes),
+            task=task, device=device, library=library, input_size=input_size, points=points,
+            report=report, classes=options.class_names(classes, more_classes),
         )  # fmt: skip
     if as_json:
         print_json(
@@ -289,15 +296,15 @@ def plan(
             }
         )  # fmt: skip
         return
-    _print_frontier(answer, request_words(device, task, classes, more_classes, library))
+    _print_frontier(answer, request_words(device, task, classes, more_classes, library, input_size))
 
 
 def _print_frontier(answer: Frontier, words: list[str]) -> None:
     out = console()
     out.print(
         f"[bold]{len(answer.task.classes)} classes of {answer.library} on {answer.device}[/]: "
-        f"{len(answer.points)} of {answer.steps} plans that none beats in latency and value"
+        f"{len(answer.points)} of {answer.steps} plans that none beats in latency and estimated "
+        "accuracy"
     )
     _print_points(answer.points, measured=answer.is_measured)
-    out.print("\nvalue is the share of the full network's value for this task")
-    out.print(f"next: {point_command(words, answer.points[len(answer.points) // 2])}")
+    out.print(f"\nnext: {point_command(words, answer.points[len(answer.points) // 2])}")

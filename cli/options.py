@@ -74,6 +74,10 @@ task_option = click.option(
 library_option = click.option(
     "--library", metavar="NAME|DIR", help="Module library; by default the first for the task."
 )
+size_option = click.option(
+    "--imgsz", "input_size", type=click.IntRange(1), metavar="PIXELS",
+    help="Input size; by default the best of the library's sizes within the budget.",
+)  # fmt: skip
 PATH = click.Path(path_type=Path)
 
 

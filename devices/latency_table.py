@@ -50,7 +50,7 @@ def host_table(
 ) -> LatencyTable:
     """The latency table of this machine: from the cache, or measured now.
 
-    The cache is keyed by library, processor, runtime version, precision and threads.
+    The cache is keyed by library, input size, processor, runtime version, precision and threads.
 
     Args:
         library: Whose modules are timed.
@@ -60,9 +60,9 @@ def host_table(
     Raises:
         UsageError: The cache folder cannot be written.
     """
-    key = [library.id, cpu_name(), runtime_name(), "fp32", threads]
+    key = [library.id, library.input_size, cpu_name(), runtime_name(), "fp32", threads]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    path = cache_folder() / "latency" / f"{library.name}-{digest}.json"
+    path = cache_folder() / "latency" / f"{library.name}-{library.input_size}px-{digest}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
@@ -97,7 +97,8 @@ def _read_table(path: Path, library: ModuleLibrary) -> LatencyTable | None:
         return None
     rows = {name: len(row) for name, row in table.slots.items()}
     expected = {slot.name: slot.groups + 1 for slot in library.slots}
-    return table if table.library == library.id and rows == expected else None
+    mine = (table.library, table.input_size) == (library.id, library.input_size)
+    return table if mine and rows == expected else None
 
 
 def network_of_counts(library: ModuleLibrary, counts: Counts) -> Network:
@@ -151,7 +152,8 @@ def measure_table(
     low, high = _conformal(ratios)
     tails = {q: float(np.median([m.tail[q] for m in measured])) for q in (90, 95, 99)}
     return LatencyTable(
-        device="host", library=library.id, runtime=runtime_name(), precision="fp32",
+        device="host", library=library.id, input_size=library.input_size,
+        runtime=runtime_name(), precision="fp32",
         threads=threads, fixed_ns=_round_ns(fit.fixed_ms),
         slots={name: tuple(_round_ns(ms) for ms in row) for name, row in fit.slots.items()},
         error_low=low, error_high=high, level=LEVEL, n=len(counts), is_measured=True,
@@ -364,7 +366,8 @@ def predicted_table(library: ModuleLibrary, predictor: Predictor, device: str) -
     smallest = fixed_ns + sum(slots[s.name][s.min_groups] for s in library.slots)
     low, high = predictor.errors_at(smallest / 1e6)
     return LatencyTable(
-        device=device, library=library.id, runtime="tensorrt", precision=predictor.precision,
+        device=device, library=library.id, input_size=library.input_size,
+        runtime="tensorrt", precision=predictor.precision,
         threads=0, fixed_ns=fixed_ns, slots=slots, error_low=low, error_high=high,
         level=predictor.level, n=predictor.n, is_measured=False,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

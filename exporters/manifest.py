@@ -136,6 +136,7 @@ def _plan(contents: Contents) -> dict[str, Any]:
         "id": plan.id,
         "sparsity": plan.sparsity,
         "slots": {name: list(groups) for name, groups in plan.active.items()},
+        "input_size": plan.input_size,
         "library": plan.library,
         "library_id": plan.library_id,
         "normalization": plan.normalization,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from .datasets import Images
 from .errors import DataError
@@ -35,6 +36,20 @@ def task_images(images: Images, classes: Sequence[int]) -> Images:
         mine[:, 0] = [position[int(label)] for label in mine[:, 0]]
         boxes.append(mine)
     return Images(pixels=chosen.pixels, labels=chosen.labels, boxes=tuple(boxes))
+
+
+def images_at(images: Images, size: int) -> Images:
+    """The images made ``size`` x ``size`` as an app would, by antialiased bilinear sampling."""
+    side = images.pixels.shape[1]
+    if side == size:
+        return images
+    pixels = np.empty((len(images), size, size, 3), np.uint8)
+    for row, image in zip(pixels, images.pixels, strict=True):
+        row[:] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    scale = np.array([1.0] + [size / side] * 4, np.float32)
+    return Images(
+        pixels=pixels, labels=images.labels, boxes=tuple(rows * scale for rows in images.boxes)
+    )
 
 
 def tensor_from_pixels(pixels: Array) -> Array:

@@ -39,8 +39,8 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
     """Cut the modules of a plan out of the library's network.
 
     Args:
-        library: The library that the plan was made for.
-        plan: Active modules, classes and normalization.
+        library: The library that the plan was made for, at any of its input sizes.
+        plan: Active modules, classes, input size and normalization.
         images: (B, 3, S, S) in [0, 1]; needed by, and only used for, "reestimated" normalization.
 
     Raises:
@@ -51,6 +51,7 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
             f"The plan was made for library {plan.library!r} {plan.library_id}, "
             f"this is {library.name!r} {library.id}."
         )
+    library = library.at(plan.input_size)
     active = _active(library, plan)
     dense = cut(_normalized(library, plan), library.slots, active)
     if plan.normalization == "reestimated":
@@ -76,6 +77,7 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
     Raises:
         VerificationError: A difference exceeds the tolerance of 1e-4.
     """
+    library = library.at(plan.input_size)
     active = _active(library, plan)
     reference = mask(_normalized(library, plan), library.slots, active)
     dense = linked.cut

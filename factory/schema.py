@@ -216,6 +216,7 @@ class LatencyTable:
     Attributes:
         device: Name of the device.
         library: Identity of the library.
+        input_size: Side of the network's input in pixels.
         runtime: Such as "onnxruntime-cpu 1.31.1".
         precision: Such as "fp32".
         threads: Threads of the runtime; 0 when that has no meaning.
@@ -233,6 +234,7 @@ class LatencyTable:
 
     device: str
     library: str
+    input_size: int
     runtime: str
     precision: str
     threads: int
@@ -294,6 +296,7 @@ class Plan:
         library: Name of the module library.
         library_id: Identity of its contents (first 16 hex digits of a SHA-256).
         active: Per block slot the indices of the active modules, rising; () skips the block.
+        input_size: Side of the input in pixels.
         normalization: "sliced", "stored" or "reestimated".
         precision: Precision of the weights, "fp32".
         sparsity: Share of the module parameters that is left out, in [0, 1).
@@ -303,6 +306,7 @@ class Plan:
     library: str
     library_id: str
     active: Mapping[str, tuple[int, ...]]
+    input_size: int
     normalization: str = "stored"
     precision: str = "fp32"
     sparsity: float = 0.0
@@ -321,6 +325,7 @@ class Plan:
             self.library,
             self.library_id,
             sorted(self.active.items()),
+            self.input_size,
             self.normalization,
             self.precision,
         ]
@@ -544,6 +549,7 @@ class TrainingStatus:
         loss: Smoothed loss of the full network.
         metric: Latest validation metric of the full and of a half-width network, or None.
         seconds: Training time so far.
+        phase: "training", or "teacher" while the recipe's teacher is fine-tuned.
     """
 
     step: int
@@ -551,3 +557,4 @@ class TrainingStatus:
     loss: float
     metric: tuple[float, float] | None
     seconds: float
+    phase: str = "training"

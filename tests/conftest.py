@@ -172,6 +172,7 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         "wordnet": list(WORDNET if kind == "cls" else ()),
         "input": {
             "size": SIDE,
+            "sizes": [SIDE],
             "color": "RGB",
             "range": [0.0, 1.0],
             "resize": "letterbox" if kind == "det" else "center-crop",
@@ -206,13 +207,17 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         network=network,
         slots=slots,
         importance=importance,
-        curves=np.concatenate(curves, 1),
-        statistics=_statistics(network, slots, plans=4),
-        accuracy={
-            "fit": accuracy.fit_accuracy(pairs),
-            "per_class": [round(0.5 + 0.04 * index, 2) for index in range(len(classes))],
-            "split": "validation",
-            "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        sizes={
+            SIDE: library.SizeData(
+                curves=np.concatenate(curves, 1),
+                statistics=_statistics(network, slots, plans=4),
+                accuracy={
+                    "fit": accuracy.fit_accuracy(pairs),
+                    "per_class": [round(0.5 + 0.04 * index, 2) for index in range(len(classes))],
+                    "split": "validation",
+                    "pairs": [dataclasses.asdict(pair) for pair in pairs],
+                },
+            )
         },
     )
     return folder
@@ -229,6 +234,7 @@ def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.Latenc
     entries: dict = {
         "device": "toy-device",
         "library": of.id,
+        "input_size": of.input_size,
         "runtime": "toy 1.0",
         "precision": "fp32",
         "threads": 1,

@@ -61,12 +61,17 @@ def problem_for(library: ModuleLibrary, task: Task, table: LatencyTable) -> Prob
     """Gather values and costs.
 
     Raises:
-        DataError: The latency table belongs to another library.
+        DataError: The latency table belongs to another library or input size.
     """
     if table.library != library.id:
         raise DataError(
             f"The latency table of '{table.device}' belongs to library {table.library}, "
             f"not to '{library.name}' {library.id}."
+        )
+    if table.input_size != library.input_size:
+        raise DataError(
+            f"The latency table of '{table.device}' is for inputs of {table.input_size} px, "
+            f"not of {library.input_size} px."
         )
     return Problem(
         library=library,
@@ -136,6 +141,7 @@ def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, in
         library=library.name,
         library_id=library.id,
         active={slot: tuple(range(count)) for slot, count in counts.items()},
+        input_size=library.input_size,
         normalization=library.normalization,
         sparsity=footprint(library).sparsity({**counts, CLASSES: len(task.classes)}),
     )

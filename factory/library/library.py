@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,24 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SizeData:
+    """What was measured at one input size when publishing.
+
+    Attributes:
+        curves: (K, sum of (groups + 1)) fall of the loss of each class when a block grows to
+            0, 1, .. groups, block after block.
+        statistics: Moments of sampled plans, for "stored" normalization; None in a draft.
+        accuracy: The fit of the accuracy estimate, the accuracy per class and the measured pairs.
+    """
+
+    curves: Array
+    statistics: Statistics | None
+    accuracy: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModuleLibrary:
-    """All modules of one supernet.
+    """All modules of one supernet, seen at one of its input sizes.
 
     Attributes:
         name: Such as "fod31".
@@ -41,7 +59,7 @@ class ModuleLibrary:
         card: Everything in ``library.toml``: metric, data, licences, recipe, compute.
         classes: Class names in output order.
         wordnet: WordNet id per class, or empty.
-        input_size: Side of the input in pixels.
+        input_size: Side of the input in pixels, of ``network`` and of everything measured.
         head_strides: Strides of the feature maps that detect (det).
         normalization: "sliced" or "stored": the better one on validation images of the two that
             need no images; ``card`` tells what all three of ``NORMALIZATIONS`` reach.
@@ -49,10 +67,7 @@ class ModuleLibrary:
         slots: Blocks in execution order, then the classes.
         importance: (K, M) per class the importance of every block module, slot after slot, at
             "full" and at "half" width.
-        curves: (K, sum of (groups + 1)) fall of the loss of each class when a block grows to
-            0, 1, .. groups, block after block.
-        statistics: Moments of sampled plans, for "stored" normalization; None in a draft.
-        accuracy: ``accuracy.json``: the fit of the accuracy estimate and its measured pairs.
+        sizes: What was measured, by input size.
         folder: Where it is.
     """
 
@@ -68,10 +83,42 @@ class ModuleLibrary:
     network: Network
     slots: tuple[Slot, ...]
     importance: Mapping[str, Array]
-    curves: Array
-    statistics: Statistics | None
-    accuracy: Mapping[str, Any]
+    sizes: Mapping[int, SizeData]
     folder: Path
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """The input sizes that the supernet was trained at, from large to small."""
+        return tuple(sorted(self.sizes, reverse=True))
+
+    @property
+    def curves(self) -> Array:
+        """See :class:`SizeData`."""
+        return self.sizes[self.input_size].curves
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """See :class:`SizeData`."""
+        return self.sizes[self.input_size].statistics
+
+    @property
+    def accuracy(self) -> Mapping[str, Any]:
+        """See :class:`SizeData`."""
+        return self.sizes[self.input_size].accuracy
+
+    def at(self, size: int) -> ModuleLibrary:
+        """The same library at another input size.
+
+        Raises:
+            UsageError: The supernet was not trained at that size.
+        """
+        if size not in self.sizes:
+            listed = ", ".join(map(str, self.input_sizes))
+            raise UsageError(
+                f"Library '{self.name}' has no input size {size}: it was trained at {listed}.",
+                hints=[f"--imgsz {self.input_sizes[0]}"],
+            )
+        return self if size == self.input_size else _at(self, size)
 
     @property
     def blocks(self) -> tuple[Slot, ...]:
@@ -128,3 +175,30 @@ class ModuleLibrary:
 
     def _spellings(self) -> list[str]:
         return [name.split(",")[0].strip() for name in self.classes] + list(self.wordnet)
+
+
+@lru_cache(maxsize=32)
+def _at(library: ModuleLibrary, size: int) -> ModuleLibrary:
+    """A view of the library; the same object every time, so that what depends on it is kept."""
+    ratio = Fraction(size, library.input_size)
+    slots = tuple(
+        slot if slot.kind == "classes" and library.kind == "cls" else _rescaled(slot, ratio)
+        for slot in library.slots
+    )
+    network = replace(
+        library.network,
+        inputs={name: (*s[:2], size, size) for name, s in library.network.inputs.items()},
+        outputs={
+            name: (*shape[:2], *(int(side * ratio) for side in shape[2:]))
+            for name, shape in library.network.outputs.items()
+        },
+    )
+    return replace(library, input_size=size, network=network, slots=slots)
+
+
+def _rescaled(slot: Slot, ratio: Fraction) -> Slot:
+    """The slot with the multiply-adds of another input size."""
+    modules = tuple(
+        replace(module, mmacs=module.mmacs * float(ratio) ** 2) for module in slot.modules
+    )
+    return replace(slot, modules=modules)

@@ -7,6 +7,7 @@ import json
 import sys
 import zipfile
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ else:
     import tomli as tomllib
 
 from ..errors import DataError, NNFactoryError, UnknownNameError
-from ..graph.network import Network, load_network
+from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
 from ..schema import Module, OwnedRange, Slot
-from .library import ModuleLibrary, Statistics
+from .library import ModuleLibrary, SizeData, Statistics
 
 SHIPPED = Path(__file__).resolve().parents[1] / "libraries"
 CARD = "library.toml"
@@ -136,18 +137,15 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
     importance = {name: values[f"importance.{name}"] for name in ("full", "half")}
     if any(array.shape != (classes, modules) for array in importance.values()):
         raise DataError(f"{folder}: the importance must have shape ({classes}, {modules}).")
-    curves = values["curves"]
-    steps = modules + sum(1 for slot in slots if slot.kind == "block")
-    if curves.shape != (classes, steps):
-        raise DataError(f"{folder}: the value curves must have shape ({classes}, {steps}).")
     if [s.kind for s in slots].index("classes") != len(slots) - 1 or slots[-1].groups != classes:
         raise DataError(f"{folder}: the last slot must hold the {classes} classes.")
-    accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
-    if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 6:
-        raise DataError(f"{folder}: accuracy.json does not fit the {classes} classes.")
     network = load_network(folder / "supernet.onnx")
-    statistics = _statistics(folder / "statistics.npz")
-    _check_statistics(folder, statistics, network, sum(s.kind == "block" for s in slots))
+    sizes = _sizes(folder, card["input"]["sizes"], values)
+    if card["input"]["size"] != max(sizes):
+        raise DataError(f"{folder / CARD}: input.size must be the largest of input.sizes.")
+    blocks = sum(1 for slot in slots if slot.kind == "block")
+    for data in sizes.values():
+        _check_size(folder, data, network, classes, modules, blocks)
     return ModuleLibrary(
         name=card["name"],
         id=identity,
@@ -161,27 +159,53 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         network=network,
         slots=slots,
         importance=importance,
-        curves=curves,
-        statistics=statistics,
-        accuracy=accuracy,
+        sizes=sizes,
         folder=folder,
     )
 
 
-def _statistics(path: Path) -> Statistics:
-    """Keys are ``counts``, and ``node|mean`` and ``node|std`` as float16."""
-    with np.load(path, allow_pickle=False) as file:
+def _sizes(folder: Path, sizes: list[int], values: Mapping[str, Array]) -> dict[int, SizeData]:
+    """What was measured at every input size.
+
+    ``statistics.npz`` has keys ``size|counts``, and ``size|node|mean`` and ``size|node|std`` as
+    float16; ``accuracy.json`` one entry per size.
+    """
+    accuracy = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
+    with np.load(folder / "statistics.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
-    wide = {key: array.astype(np.float32) for key, array in arrays.items() if "|" in key}
+    return {
+        size: SizeData(
+            curves=values[f"curves.{size}"],
+            statistics=_statistics(arrays, f"{size}|"),
+            accuracy=accuracy[str(size)],
+        )
+        for size in sizes
+    }
+
+
+def _statistics(arrays: Mapping[str, Array], prefix: str) -> Statistics:
+    mine = {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+    wide = {key: array.astype(np.float32) for key, array in mine.items() if "|" in key}
     return Statistics(
-        counts=arrays["counts"].astype(np.int64),
+        counts=mine["counts"].astype(np.int64),
         mean={key[:-5]: array for key, array in wide.items() if key.endswith("|mean")},
         variance={key[:-4]: array**2 for key, array in wide.items() if key.endswith("|std")},
     )
 
 
-def _check_statistics(folder: Path, statistics: Statistics, network: Network, blocks: int) -> None:
-    """Every normalization of the network has moments of every sampled plan."""
+def _check_size(
+    folder: Path, data: SizeData, network: Network, classes: int, modules: int, blocks: int
+) -> None:
+    """Curves, accuracy and the moments of every sampled plan fit the network."""
+    if data.curves.shape != (classes, modules + blocks):
+        raise DataError(
+            f"{folder}: the value curves must have shape ({classes}, {modules + blocks})."
+        )
+    accuracy = data.accuracy
+    if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 6:
+        raise DataError(f"{folder}: accuracy.json does not fit the {classes} classes.")
+    statistics = data.statistics
+    assert statistics is not None
     plans = len(statistics.counts)
     shapes = {
         node.name: (plans, *network.weights[node.input[3]].shape) for node in norm_nodes(network)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from ..errors import UsageError
 from ..graph.network import Array, Network, model_from_network
 from ..schema import Slot
-from .library import Statistics
+from .library import SizeData
 from .store import CARD, table_from_slot
 
 
@@ -28,9 +28,7 @@ def write_library(
     network: Network,
     slots: Sequence[Slot],
     importance: Mapping[str, Array],
-    curves: Array,
-    statistics: Statistics,
-    accuracy: Mapping[str, Any],
+    sizes: Mapping[int, SizeData],
     overwrite: bool = False,
 ) -> None:
     """Write every file beside ``folder``, then move the whole into place.
@@ -41,9 +39,7 @@ def write_library(
         network: The supernet, normalization unfolded.
         slots: Its modules.
         importance: See :class:`ModuleLibrary`.
-        curves: See :class:`ModuleLibrary`.
-        statistics: See :class:`ModuleLibrary`.
-        accuracy: See :class:`ModuleLibrary`.
+        sizes: What was measured, by input size.
         overwrite: Replace what is there.
 
     Raises:
@@ -58,9 +54,13 @@ def write_library(
         (staging / "supernet.onnx").write_bytes(model.SerializeToString())
         _write_json(staging / "modules.json", {"slots": [table_from_slot(slot) for slot in slots]})
         arrays = {f"importance.{k}": np.ascontiguousarray(v) for k, v in importance.items()}
-        arrays["curves"] = np.ascontiguousarray(curves, np.float32)
+        arrays |= {
+            f"curves.{size}": np.ascontiguousarray(data.curves, np.float32)
+            for size, data in sizes.items()
+        }
         save_file(arrays, staging / "values.safetensors")
-        _write_statistics(staging / "statistics.npz", statistics)
+        _write_statistics(staging / "statistics.npz", sizes)
+        accuracy = {str(size): data.accuracy for size, data in sizes.items()}
         _write_json(staging / "accuracy.json", accuracy)
         files = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -101,12 +101,16 @@ def _move(staging: Path, folder: Path) -> None:
     shutil.rmtree(aside)
 
 
-def _write_statistics(path: Path, statistics: Statistics) -> None:
+def _write_statistics(path: Path, sizes: Mapping[int, SizeData]) -> None:
     """Means and standard deviations as float16: a tenth of a percent is enough for both."""
-    arrays = {"counts": statistics.counts.astype(np.int16)}
-    for node, mean in statistics.mean.items():
-        arrays[f"{node}|mean"] = mean.astype(np.float16)
-        arrays[f"{node}|std"] = np.sqrt(statistics.variance[node]).astype(np.float16)
+    arrays: dict[str, Array] = {}
+    for size, data in sizes.items():
+        assert data.statistics is not None
+        arrays[f"{size}|counts"] = data.statistics.counts.astype(np.int16)
+        for node, mean in data.statistics.mean.items():
+            deviation = np.sqrt(data.statistics.variance[node])
+            arrays[f"{size}|{node}|mean"] = mean.astype(np.float16)
+            arrays[f"{size}|{node}|std"] = deviation.astype(np.float16)
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 

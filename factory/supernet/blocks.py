@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .recipe import padding_of
+
 
 class ConvNorm(nn.Module):
     """Convolution without bias, then batch normalization; either side can be narrowed.
@@ -18,7 +20,8 @@ class ConvNorm(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        padding = padding_of(kernel, stride)
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(
@@ -46,17 +49,18 @@ class ElasticBlock(nn.Module):
     """Residual block with a gated hidden width: 3x3 convolution, ReLU, 1x1 convolution, add.
 
     The stream (input, shortcut, output) is never narrowed, so a block with fewer groups fits
-    every neighbour. A block that keeps resolution and channels can be skipped.
+    every neighbour. Without active groups only the shortcut runs: nothing at all where the block
+    keeps resolution and channels, else an average pool and a 1x1 convolution.
     """
 
     def __init__(self, c_in: int, c_out: int, hidden: int, group: int, stride: int) -> None:
         super().__init__()
         self.group = group
         self.groups = hidden // group
-        self.skippable = stride == 1 and c_in == c_out
         self.expand = ConvNorm(c_in, hidden, 3, stride)
         self.project = ConvNorm(hidden, c_out, 1)
-        self.shortcut = None if self.skippable else ConvNorm(c_in, c_out, 1)
+        identity = stride == 1 and c_in == c_out
+        self.shortcut = None if identity else ConvNorm(c_in, c_out, 1)
         self.stride = stride
         nn.init.constant_(self.project.norm.weight, 0.5)
 
@@ -67,7 +71,7 @@ class ElasticBlock(nn.Module):
 
         Args:
             x: (B, c_in, H, W).
-            width: Active groups, in 0..groups; at least 1 when the block cannot be skipped.
+            width: Active groups, in 0..groups.
             own: See :class:`ConvNorm`.
             gate: Factors of the active groups, (B, width), for importance; None means 1.
         """

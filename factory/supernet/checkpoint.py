@@ -31,11 +31,19 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    path: Path,
+    average: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
 ) -> None:
-    """Write weights, optimizer moments and progress; the old file stays until the new is whole."""
+    """Write averaged and current weights, optimizer moments and progress.
+
+    The old file stays until the new one is whole.
+    """
     names = {id(p): name for name, p in network.named_parameters()}
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in average.state_dict().items()}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
@@ -47,9 +55,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    average: nn.Module,
+    network: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Progress:
-    """Restore what :func:`save_checkpoint` wrote, into ``network`` and ``optimizer``.
+    """Restore what :func:`save_checkpoint` wrote, as far as it is asked for.
 
     Raises:
         DataError: The file is damaged or belongs to another architecture.
@@ -58,9 +69,10 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             note = json.loads(file.metadata()["progress"])
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        weights = _below(tensors, "network.")
-        network.load_state_dict(weights)
-        if optimizer is not None:
+        average.load_state_dict(_below(tensors, "average."))
+        if network is not None:
+            network.load_state_dict(_below(tensors, "network."))
+        if network is not None and optimizer is not None:
             for name, parameter in network.named_parameters():
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     if f"optimizer.{key}.{name}" in tensors:

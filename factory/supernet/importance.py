@@ -154,7 +154,7 @@ def _box_loss(
     gates: list[Tensor] | None, allowed: Tensor,
 ) -> Tensor:  # fmt: skip
     logits, raw = network(inputs, widths, gates)
-    centers, strides = network.anchors()
+    centers, strides = network.anchors(inputs.shape[2])
     targets = np.full((len(images), MAX_BOXES, 5), -1, np.float32)
     for row, boxes in zip(targets, images.boxes, strict=True):
         row[: min(MAX_BOXES, len(boxes))] = boxes[:MAX_BOXES]

@@ -32,7 +32,9 @@ class Supernet(nn.Module):
         self.architecture = architecture
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1))
-        self.stem = ConvNorm(3, architecture.stem_channels, 3, architecture.stem_stride)
+        self.stem = ConvNorm(
+            3, architecture.stem_channels, architecture.stem_kernel, architecture.stem_stride
+        )
         self.stages = nn.ModuleList()
         c_in = architecture.stem_channels
         for stage in architecture.stages:
@@ -59,8 +61,8 @@ class Supernet(nn.Module):
 
     @property
     def empty(self) -> tuple[int, ...]:
-        """Widths of the smallest network: skipped where possible, else one group."""
-        return tuple(0 if block.skippable else 1 for _, block in self.slots)
+        """Widths of the smallest network: shortcuts alone."""
+        return (0,) * len(self.slots)
 
     def features(self, x: Tensor, widths: Widths, own: bool, gates: Gates | None) -> list[Tensor]:
         """Stream after every stage, for images in [0, 1] of shape (B, 3, H, W)."""
@@ -111,14 +113,21 @@ class Detector(Supernet):
         self.laterals = nn.ModuleDict(
             {str(level): ConvNorm(architecture.stages[level].channels, neck, 1) for level in used}
         )
-        self.heads = nn.ModuleList(
-            ElasticBlock(neck, neck, architecture.head_hidden, architecture.head_group, 1)
-            for _ in strides
-        )
+        self.class_heads = self._head_blocks()
+        self.box_heads = self._head_blocks()
         self.classes = self._layers(architecture.classes, bias=-math.log(99.0))
         self.boxes = self._layers(4, bias=1.0)
         self.classes_many = self._layers(architecture.classes, bias=-math.log(99.0))
         self.boxes_many = self._layers(4, bias=1.0)
+
+    def _head_blocks(self) -> nn.ModuleList:
+        shape = self.architecture
+        return nn.ModuleList(
+            ElasticBlock(
+                shape.neck_channels, shape.neck_channels, shape.head_hidden, shape.head_group, 1
+            )
+            for _ in shape.head_strides
+        )
 
     def _layers(self, channels: int, *, bias: float) -> nn.ModuleList:
         layers = nn.ModuleList(
@@ -133,9 +142,12 @@ class Detector(Supernet):
 
     @property
     def slots(self) -> list[tuple[str, ElasticBlock]]:
-        """Backbone slots, then one slot before each head."""
-        heads = zip(self.architecture.head_strides, self.heads, strict=True)
-        return super().slots + [(f"head{s}", cast(ElasticBlock, block)) for s, block in heads]
+        """Backbone slots, then two slots per head stride: before the classes and the boxes."""
+        slots = super().slots
+        for index, stride in enumerate(self.architecture.head_strides):
+            for kind, blocks in (("classes", self.class_heads), ("boxes", self.box_heads)):
+                slots.append((f"head{stride}.{kind}", cast(ElasticBlock, blocks[index])))
+        return slots
 
     def forward(
         self, x: Tensor, widths: Widths | None = None, gates: Gates | None = None
@@ -146,7 +158,7 @@ class Detector(Supernet):
     def embed(
         self, x: Tensor, widths: Widths | None = None, gates: Gates | None = None
     ) -> list[Tensor]:
-        """Features before the heads, one (B, neck, H, W) per head stride."""
+        """Features before the heads, two (B, neck, H, W) per head stride: classes and boxes."""
         own = widths is None
         widths = self.full if widths is None else widths
         maps = self.features(x, widths, own, gates)
@@ -157,28 +169,34 @@ class Detector(Supernet):
             if above is not None:
                 here = here + F.interpolate(above, scale_factor=2.0, mode="nearest")
             pyramid[level] = above = here
-        first = len(widths) - len(self.heads)
-        outputs = []
-        for index, (level, head) in enumerate(zip(self.levels, self.heads, strict=True)):
-            gate = None if gates is None else gates[first + index]
-            outputs.append(
-                torch.relu(head(pyramid[level], widths[first + index], own=own, gate=gate))
-            )
+        outputs: list[Tensor] = []
+        position = len(widths) - 2 * len(self.levels)
+        for index, level in enumerate(self.levels):
+            for blocks in (self.class_heads, self.box_heads):
+                gate = None if gates is None else gates[position]
+                block = cast(ElasticBlock, blocks[index])
+                head = block(pyramid[level], widths[position], own=own, gate=gate)
+                outputs.append(torch.relu(head))
+                position += 1
         return outputs
 
     def predict(self, maps: Sequence[Tensor], *, many: bool = False) -> tuple[Tensor, Tensor]:
         """Predictions of the one-to-one heads, or of the one-to-many ones."""
         classes = self.classes_many if many else self.classes
         boxes = self.boxes_many if many else self.boxes
-        logits = [layer(m).flatten(2) for layer, m in zip(classes, maps, strict=True)]
-        sides = [layer(m).flatten(2) for layer, m in zip(boxes, maps, strict=True)]
+        logits = [layer(m).flatten(2) for layer, m in zip(classes, maps[0::2], strict=True)]
+        sides = [layer(m).flatten(2) for layer, m in zip(boxes, maps[1::2], strict=True)]
         return torch.cat(logits, 2).transpose(1, 2), torch.cat(sides, 2).transpose(1, 2)
 
-    def anchors(self) -> tuple[Tensor, Tensor]:
-        """Centre (A, 2) in pixels and stride (A,) of every position, in output order."""
+    def anchors(self, size: int = 0) -> tuple[Tensor, Tensor]:
+        """Centre (A, 2) in pixels and stride (A,) of every position, in output order.
+
+        Args:
+            size: Side of the input in pixels; 0 is the largest one.
+        """
         centers, strides = [], []
         for stride in self.architecture.head_strides:
-            side = self.architecture.input_size // stride
+            side = (size or self.architecture.input_size) // stride
             axis = (torch.arange(side) + 0.5) * stride
             y, x = torch.meshgrid(axis, axis, indexing="ij")
             centers.append(torch.stack((x.flatten(), y.flatten()), 1))

@@ -10,7 +10,7 @@ from onnx import NodeProto, helper
 
 from ..graph.network import Array, Network
 from ..schema import Module, OwnedRange, Slot
-from .recipe import Architecture
+from .recipe import Architecture, padding_of
 
 INPUT = "images"
 EPSILON = 1e-5
@@ -113,20 +113,23 @@ class _Builder:
         nodes, gated, prefixes, area = [], [], [], 0
         for index, (stride, level) in enumerate(zip(shape.head_strides, levels, strict=True)):
             side = size // stride
-            features = self._block(
-                f"head{stride}", f"heads.{index}", pyramid[level], 1, shape.head_group, side
-            )
-            features = self._node("Relu", f"/head{stride}/active", [features])
-            for kind, channels in (("classes", shape.classes), ("boxes", 4)):
-                prefix = f"{kind}.{index}"
+            for kind, blocks, channels in (
+                ("classes", "class_heads", shape.classes), ("boxes", "box_heads", 4)
+            ):  # fmt: skip
+                features = self._block(
+                    f"head{stride}.{kind}", f"{blocks}.{index}", pyramid[level], 1,
+                    shape.head_group, side,
+                )  # fmt: skip
+                features = self._node("Relu", f"/head{stride}/{kind}/active", [features])
+                prefix, output = f"{kind}.{index}", f"{kind}{stride}"
                 self._copy(f"{prefix}.weight", f"{prefix}.bias")
                 inputs = [features, f"{prefix}.weight", f"{prefix}.bias"]
-                output = f"{kind}{stride}"
                 self._node(
-                    "Conv", f"/head{stride}/{kind}", inputs, output=output, kernel_shape=[1, 1]
-                )
+                    "Conv", f"/head{stride}/{kind}/predict", inputs, output=output,
+                    kernel_shape=[1, 1],
+                )  # fmt: skip
                 self.outputs[output] = (1, channels, side, side)
-            nodes.append(f"/head{stride}/classes")
+            nodes.append(f"/head{stride}/classes/predict")
             gated.append(f"classes{stride}")
             prefixes.append(f"classes.{index}")
             area += side * side
@@ -138,8 +141,8 @@ class _Builder:
         """One residual block; returns its output tensor and records its slot."""
         name = "/" + slot.replace(".", "/")
         expand, project = f"{prefix}.expand.conv.weight", f"{prefix}.project.conv.weight"
-        skippable = f"{prefix}.shortcut.conv.weight" not in self.source
-        base = stream if skippable else self._shortcut(name, prefix, stream, stride)
+        identity = f"{prefix}.shortcut.conv.weight" not in self.source
+        base = stream if identity else self._shortcut(name, prefix, stream, stride)
         first = len(self.nodes)
         normed = self._conv_norm(f"{name}/expand", f"{prefix}.expand", stream, stride=stride)
         hidden = self._node("Relu", f"{name}/relu", [normed])
@@ -169,9 +172,9 @@ class _Builder:
         )
         self.slots.append(
             Slot(
-                name=slot, kind="block", modules=modules, min_groups=0 if skippable else 1,
+                name=slot, kind="block", modules=modules, min_groups=0,
                 nodes=tuple(node.name for node in self.nodes[first:]), gated=(hidden, normed),
-                block_params=c_out, stream=stream if skippable else "", branch=branch,
+                block_params=c_out, stream=base, branch=branch,
                 output=output,
             )
         )  # fmt: skip
@@ -216,7 +219,7 @@ class _Builder:
         conv = self._node(
             "Conv", f"{name}/conv", [source, f"{prefix}.conv.weight"],
             kernel_shape=[kernel, kernel],
-            strides=[stride, stride], pads=[kernel // 2] * 4,
+            strides=[stride, stride], pads=[padding_of(kernel, stride)] * 4,
         )  # fmt: skip
         inputs = [conv, *(f"{prefix}.norm.{part}" for part in _NORM_PARTS)]
         return self._node("BatchNormalization", f"{name}/norm", inputs, epsilon=EPSILON)

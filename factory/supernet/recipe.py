@@ -20,13 +20,13 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Blocks at one resolution; the first one halves it.
+    """Blocks at one resolution; the first one halves it. Every block can be skipped.
 
     Attributes:
         channels: Channels of the residual stream.
         hidden: Channels inside a block, a multiple of ``group``.
         group: Channels of one module, 8 or 16.
-        blocks: Number of blocks; all but the first can be skipped.
+        blocks: Number of blocks.
     """
 
     channels: int
@@ -50,16 +50,19 @@ class Architecture:
 
     Attributes:
         kind: "cls" or "det".
-        input_size: Height and width of the input, in pixels.
+        input_size: Height and width of the input, in pixels; the largest one.
+        input_sizes: All sizes that the supernet is trained at, from large to small.
         mean: Channel means of the input, RGB in [0, 1].
         std: Channel standard deviations of the input, RGB in [0, 1].
-        stem_channels: Channels after the stem's 3x3 convolution.
-        stem_stride: Stride of the stem, 1 or 2.
+        stem_channels: Channels after the stem's convolution.
+        stem_stride: Stride of the stem, 1, 2 or 4.
+        stem_kernel: Side of its kernel; one that equals the stride takes patches without padding.
         stages: The backbone, from high to low resolution.
         classes: Number of classes of the library.
         neck_channels: Channels of the feature pyramid (det).
-        head_hidden: Hidden channels of the elastic block before each head (det).
-        head_group: Channels of one module of that block (det).
+        head_hidden: Hidden channels of the two elastic blocks before each head, one for the
+            classes and one for the boxes (det).
+        head_group: Channels of one module of those blocks (det).
         head_strides: Strides of the feature maps that detect (det).
     """
 
@@ -71,6 +74,8 @@ class Architecture:
     stem_stride: int
     stages: tuple[Stage, ...]
     classes: int
+    input_sizes: tuple[int, ...] = ()
+    stem_kernel: int = 3
     neck_channels: int = 0
     head_hidden: int = 0
     head_group: int = 16
@@ -79,8 +84,11 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.kind not in ("cls", "det"):
             raise DataError(f"Architecture.kind must be 'cls' or 'det', got {self.kind!r}.")
-        if self.input_size % self.stride_of(len(self.stages) - 1):
-            raise DataError("Architecture.input_size must be a multiple of the largest stride.")
+        object.__setattr__(self, "input_sizes", self.input_sizes or (self.input_size,))
+        if self.input_size != max(self.input_sizes):
+            raise DataError("Architecture.input_size must be the largest of input_sizes.")
+        if any(size % self.stride_of(len(self.stages) - 1) for size in self.input_sizes):
+            raise DataError("Architecture.input_sizes must be multiples of the largest stride.")
         if self.kind == "det" and not set(self.head_strides) <= set(self.strides):
             raise DataError(f"head_strides must be among {self.strides}.")
 
@@ -107,6 +115,9 @@ class Training:
         label_smoothing: Of the cross entropy (cls), in [0, 1).
         distillation: Weight of the distillation from the full network.
         temperature: Softmax temperature of the distillation (cls).
+        mosaic: Share of the images made of four (det), in [0, 1); none at the end.
+        narrow: Narrower networks per step.
+        average: Decay of the running average of the weights, which is what is published.
         seed: Of the weights, the order and the augmentation.
     """
 
@@ -118,7 +129,33 @@ class Training:
     label_smoothing: float = 0.0
     distillation: float = 1.0
     temperature: float = 2.0
+    mosaic: float = 0.0
+    narrow: int = 1
+    average: float = 0.999
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """A public network that is fine-tuned first and then teaches the supernet (cls).
+
+    Attributes:
+        folder: Its folder beside the data, such as "pretrained".
+        network: Its file, without ``.graph.json`` and ``.safetensors``.
+        license: Licence of its weights, which are not shipped.
+        size: Height and width at which it sees the images, in pixels.
+        epochs: Passes over the training images to fine-tune it.
+        lr: Peak learning rate of AdamW; the new head learns three times as fast.
+        views: Fixed shifted and mirrored views of every image that it answers.
+    """
+
+    folder: str
+    network: str
+    license: str
+    size: int
+    epochs: int
+    lr: float
+    views: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +169,7 @@ class Recipe:
         training: How it is trained.
         data: Provenance of the data: ``folder``, ``name``, ``origin``, ``license``.
         weights_license: Licence and conditions of the trained weights.
+        teacher: Who teaches the supernet besides the labels.
     """
 
     name: str
@@ -140,6 +178,12 @@ class Recipe:
     training: Training
     data: dict[str, str]
     weights_license: str
+    teacher: Teaching | None = None
+
+
+def padding_of(kernel: int, stride: int) -> int:
+    """Zeros around the input: none for patches (kernel = stride > 1), else half the kernel."""
+    return 0 if kernel == stride else kernel // 2
 
 
 def shipped_recipes() -> list[str]:
@@ -172,7 +216,7 @@ def recipe_from_table(table: dict[str, Any]) -> Recipe:
     """Build a recipe from parsed TOML; see ``factory/recipes`` for the form."""
     shape = dict(table["architecture"])
     stages = tuple(Stage(**stage) for stage in shape.pop("stages"))
-    for name in ("mean", "std", "head_strides"):
+    for name in ("mean", "std", "head_strides", "input_sizes"):
         if name in shape:
             shape[name] = tuple(shape[name])
     return Recipe(
@@ -182,6 +226,7 @@ def recipe_from_table(table: dict[str, Any]) -> Recipe:
         training=Training(**table["training"]),
         data=table["data"],
         weights_license=table["weights_license"],
+        teacher=Teaching(**table["teacher"]) if table.get("teacher") else None,
     )
 
 

@@ -1,7 +1,8 @@
-"""The training loop: full network first, then a random narrower one, every step."""
+"""The training loop: full network first, then random narrower ones, every step."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import signal
@@ -17,13 +18,14 @@ import torch
 from ..datasets import DataSet, Images
 from ..errors import DataError, SpecError
 from ..graph.network import Array
-from ..sampling import sample_widths
+from ..sampling import sample_size, sample_widths
 from ..schema import TrainingStatus
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .evaluate import evaluate_network
 from .network import Classifier, Detector, supernet_from_architecture
 from .objective import Objective, objective_for
 from .recipe import Recipe, Training, table_from_recipe
+from .teacher import TeacherAnswers, teacher_answers
 
 CHECKPOINT_SECONDS = 180.0
 MIN_EVERY = 4  # every so many steps the smallest network is trained as well
@@ -36,10 +38,13 @@ def train(
     *,
     resume: bool = False,
     init: Mapping[str, Array] | None = None,
+    teacher_dir: Path | None = None,
     compute: str = "cpu",
     report: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> Classifier | Detector:
     """Train the supernet of a recipe; a checkpoint is written every few minutes and at the end.
+
+    The result is the running average of the weights.
 
     The order of the images, the augmentation and the sampled widths of a step depend on the seed
     and the step alone, so an interrupted run continues as if it had not been interrupted.
@@ -49,8 +54,9 @@ def train(
         data: Its images.
         run_dir: Holds ``checkpoint.safetensors``, ``recipe.json`` and ``log.jsonl``.
         resume: Continue from the checkpoint in ``run_dir``.
-        init: Starting weights of a published library, named as in the network. What the network
-            has beyond them (the heads that are dropped after training) starts fresh.
+        init: Starting weights of a published library, named as in the network. Whatever has
+            another shape there, or is not there, starts fresh: another library's backbone helps.
+        teacher_dir: Holds the files of the recipe's teacher, if it has one.
         compute: "cpu" or "cuda".
         report: Called after every step.
 
@@ -71,27 +77,44 @@ def train(
     if init is not None:
         _load_init(network, init)
     optimizer = _optimizer(network, recipe.training)
-    progress = _start(recipe, run_dir, resume, network, optimizer)
-    loop = _Loop(recipe, data, run_dir, network, optimizer, compute, report)
+    average = copy.deepcopy(network).requires_grad_(False)
+    progress = _start(recipe, run_dir, resume, network, average, optimizer)
+    answers = None
+    if recipe.teacher is not None:
+        if teacher_dir is None:
+            raise DataError("The recipe has a teacher: pass the folder of its files.")
+        answers = teacher_answers(
+            recipe.teacher, teacher_dir, data.train, recipe.architecture.classes, run_dir,
+            seed=recipe.training.seed,
+            report=lambda done, total: report(
+                TrainingStatus(
+                    step=done, steps=total, loss=math.nan, metric=None, seconds=progress.seconds,
+                    phase="teacher",
+                )
+            ),
+        )  # fmt: skip
+    loop = _Loop(recipe, data, run_dir, network, average, optimizer, answers, compute, report)
     loop.run(progress)
-    return network
+    return average
 
 
 def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> None:
     """Start from published weights; the stem gets its division by the standard deviation back.
 
     Raises:
-        DataError: A weight has another shape: the library has another architecture.
+        DataError: No block of the library fits: it has another architecture.
     """
     own = network.state_dict()
     loaded = {
-        name: torch.from_numpy(array.copy()) for name, array in weights.items() if name in own
+        name: torch.from_numpy(array.copy())
+        for name, array in weights.items()
+        if name in own and own[name].shape == array.shape
     }
-    wrong = [name for name, value in loaded.items() if value.shape != own[name].shape]
-    if wrong or "stem.conv.weight" not in loaded:
-        raise DataError(f"The library has another architecture: {(wrong or ['no stem'])[0]!r}.")
-    std = torch.tensor(network.architecture.std).view(1, 3, 1, 1)
-    loaded["stem.conv.weight"] = loaded["stem.conv.weight"] * std
+    if not any(name.startswith("stages.") for name in loaded):
+        raise DataError("The library has another architecture: none of its blocks fits.")
+    if "stem.conv.weight" in loaded:
+        std = torch.tensor(network.architecture.std).view(1, 3, 1, 1)
+        loaded["stem.conv.weight"] = loaded["stem.conv.weight"] * std
     network.load_state_dict(loaded, strict=False)
 
 
@@ -100,6 +123,7 @@ def _start(
     run_dir: Path,
     resume: bool,
     network: torch.nn.Module,
+    average: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> Progress:
     """Where to begin: at the checkpoint, or at step 0 of a new run."""
@@ -113,7 +137,7 @@ def _start(
         return Progress(step=0, seconds=0.0, recipe=table)
     if not resume:
         raise SpecError(f"{run_dir} holds a training run.", hints=["--resume continues it"])
-    progress = load_checkpoint(path, network, optimizer)
+    progress = load_checkpoint(path, average, network, optimizer)
     if progress.recipe != table:
         raise DataError(f"The run in {run_dir} was started with another recipe.")
     return progress
@@ -176,14 +200,17 @@ class _Loop:
         data: DataSet,
         run_dir: Path,
         network: Classifier | Detector,
+        average: Classifier | Detector,
         optimizer: torch.optim.Optimizer,
+        answers: TeacherAnswers | None,
         compute: str,
         report: Callable[[TrainingStatus], None],
     ) -> None:
         self.recipe, self.data, self.run_dir = recipe, data, run_dir
         self.network, self.optimizer, self.compute = network, optimizer, compute
+        self.average = average
         self.report = report
-        self.objective: Objective = objective_for(network, recipe.training)
+        self.objective: Objective = objective_for(network, recipe.training, answers)
         self.per_epoch = len(data.train) // recipe.training.batch
         if not self.per_epoch:
             raise DataError(f"{len(data.train)} training images are less than one batch.")
@@ -199,7 +226,7 @@ class _Loop:
         def save() -> None:
             now = Progress(step=step, seconds=time.monotonic() - started, recipe=progress.recipe)
             path = self.run_dir / "checkpoint.safetensors"
-            save_checkpoint(path, self.network, self.optimizer, now)
+            save_checkpoint(path, self.average, self.network, self.optimizer, now)
 
         between_steps = True
         try:
@@ -235,24 +262,37 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(training, step, self.steps)
         rng = np.random.default_rng([training.seed, step])
-        inputs, targets = self.objective.batch(self.data.train, self._index(step), rng)
+        index = self._index(step)
+        inputs, targets = self.objective.batch(self.data.train, index, rng, step / self.steps)
         inputs = inputs.to(self.compute).contiguous(memory_format=torch.channels_last)
         targets = targets.to(self.compute)
-        widths = [sample_widths(self.network.full, self.network.empty, rng)]
+        full, empty = self.network.full, self.network.empty
+        widths = [sample_widths(full, empty, rng) for _ in range(training.narrow)]
         if step % MIN_EVERY == 0:
-            widths.append(self.network.empty)
+            widths.append(empty)
         self.optimizer.zero_grad()
         with torch.autocast(self.compute, torch.bfloat16):
             loss = self.objective.full_loss(inputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         for narrow in widths:
             with torch.autocast(self.compute, torch.bfloat16):
-                extra = self.objective.narrow_loss(inputs, targets, narrow)
+                size = sample_size(self.network.architecture.input_sizes, rng)
+                extra = self.objective.narrow_loss(inputs, targets, narrow, size)
             extra.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimizer.step()
+        self._update_average(step)
         value = float(loss.detach())
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        """Move the average towards the weights; faster in the beginning."""
+        rate = 1 - min(self.recipe.training.average, (1 + step) / (10 + step))
+        mine = self.average.state_dict()
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                mine[name].lerp_(value, rate)
 
     def _index(self, step: int) -> np.ndarray:
         """The images of a step: a slice of the epoch's permutation."""
@@ -264,15 +304,15 @@ class _Loop:
         return order[position * batch : (position + 1) * batch]
 
     def _validate(self, step: int, seconds: float) -> None:
-        """Metric of the full and of a half-width network on validation images."""
+        """Metric of the averaged weights on validation images, at full and at half width."""
         images: Images = self.data.validation
         half = tuple(
             max(least, (most + 1) // 2)
             for most, least in zip(self.network.full, self.network.empty, strict=True)
         )
         self.metric = (
-            evaluate_network(self.network, images, None, self.compute),
-            evaluate_network(self.network, images, half, self.compute),
+            evaluate_network(self.average, images, None, self.compute),
+            evaluate_network(self.average, images, half, self.compute),
         )
         row = {
             "step": step,

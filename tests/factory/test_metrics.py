@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nnfactory.factory.metrics import match_detections, proportion_interval
@@ -43,57 +43,88 @@ def random_case(
     return detections, boxes
 
 
-def coco_ap50(detections: list[np.ndarray], boxes: list[np.ndarray], classes: int) -> float:
-    coco = pytest.importorskip("faster_coco_eval")
+def assert_equals_the_coco_evaluation(
+    detections: list[np.ndarray], boxes: list[np.ndarray], classes: int
+) -> None:
+    pytest.importorskip("faster_coco_eval")
+    from nnfactory.factory.supernet.coco import coco_scores
 
-    def xywh(row: np.ndarray) -> list[float]:
-        x1, y1, x2, y2 = (float(v) for v in row)
-        return [x1, y1, x2 - x1, y2 - y1]
-
-    notes = [
-        {"image_id": i, "category_id": int(row[0]), "bbox": xywh(row[1:])}
-        for i, rows in enumerate(boxes)
-        for row in rows
-    ]
-    truth = coco.COCO(
-        {
-            "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(len(boxes))],
-            "categories": [{"id": c, "name": str(c)} for c in range(classes)],
-            "annotations": [
-                {**note, "id": number + 1, "iscrowd": 0, "area": note["bbox"][2] * note["bbox"][3]}
-                for number, note in enumerate(notes)
-            ],
-        }
+    ours, theirs = (
+        match_detections(detections, boxes, classes),
+        coco_scores(detections, boxes, classes),
     )
-    answers = truth.loadRes(
-        [
-            {
-                "image_id": i,
-                "category_id": int(row[5]),
-                "bbox": xywh(row[:4]),
-                "score": float(row[4]),
-            }
-            for i, rows in enumerate(detections)
-            for row in rows
-            if row[4] > 0
-        ]
-    )
-    evaluation = coco.COCOeval_faster(truth, answers, "bbox", print_function=lambda *_: None)
-    evaluation.params.maxDets = [1, 10, 100]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, 2]  # (recalls, classes) at IoU 0.5
-    known = precision[:, precision[0] > -1]
-    return float(known.mean())
+    assert ours.ap50() == pytest.approx(theirs.ap50, abs=1e-6)
+    for own, value in zip(ours.class_ap50(), theirs.class_ap50, strict=True):
+        assert own == (None if value is None else pytest.approx(value, abs=1e-6))
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_ap50_equals_the_coco_evaluation(seed):
-    rng = np.random.default_rng(seed)
-    detections, boxes = random_case(rng, images=12, classes=3)
-    ours = match_detections(detections, boxes, 3).ap50()
-    assert 0.05 < ours < 0.95
-    assert ours == pytest.approx(coco_ap50(detections, boxes, 3), abs=1e-6)
+    detections, boxes = random_case(np.random.default_rng(seed), images=12, classes=3)
+    assert 0.05 < match_detections(detections, boxes, 3).ap50() < 0.95
+    assert_equals_the_coco_evaluation(detections, boxes, 3)
+
+
+GRID_BOX = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    images=st.lists(
+        st.tuples(
+            st.lists(st.tuples(GRID_BOX, st.integers(0, 1)), max_size=5),
+            st.lists(st.tuples(GRID_BOX, st.integers(0, 1), st.integers(1, 4)), max_size=8),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    pitch=st.sampled_from([1.0, 0.1, 10 / 3, 17.3]),
+)
+def test_ap50_equals_the_coco_evaluation_where_scores_and_overlaps_tie(images, pitch):
+    """Boxes on a grid: many overlaps are equal, and many are one half but for rounding."""
+
+    def place(box: tuple[int, ...]) -> list[float]:
+        x, y, width, height = box
+        return [pitch * x, pitch * y, pitch * (x + width), pitch * (y + height)]
+
+    boxes = [
+        np.array([[label, *place(box)] for box, label in real], np.float32).reshape(-1, 5)
+        for real, _ in images
+    ]
+    detections = [
+        np.array([[*place(box), score / 4, label] for box, label, score in found], np.float32)
+        for _, found in images
+    ]
+    assume(any(len(rows) for rows in boxes))
+    assert_equals_the_coco_evaluation([rows.reshape(-1, 6) for rows in detections], boxes, 2)
+
+
+def test_of_boxes_that_overlap_equally_the_last_is_found():
+    boxes = [np.array([[0.0, 0, 0, 8, 10], [0, 4, 0, 12, 10]])]
+    between, first, last = (
+        [x, 0, x + 8, 10, score, 0] for x, score in ((2.0, 0.9), (0.0, 0.8), (4.0, 0.8))
+    )
+    one_free, none_free = [np.array([between, first])], [np.array([between, last])]
+    assert match_detections(one_free, boxes, 1).ap50() == 1.0
+    assert match_detections(none_free, boxes, 1).ap50() == pytest.approx(51 / 101)
+    assert_equals_the_coco_evaluation(none_free, boxes, 1)
+
+
+def test_the_best_hundred_detections_of_a_class_in_an_image_count():
+    boxes = [np.array([[0.0, 0, 0, 10, 10], [1, 0, 0, 10, 10]])]
+    wrong = [[50.0, 50, 60, 60, 0.9, 0]] * 99
+    right, other = [0.0, 0, 10, 10, 0.5, 0], [0.0, 0, 10, 10, 0.1, 1]
+    last = [np.array([*wrong, right, other])]
+    too_late = [np.array([*wrong, wrong[0], right, other])]
+    assert match_detections(last, boxes, 2).class_ap50() == [pytest.approx(1 / 100), 1.0]
+    assert match_detections(too_late, boxes, 2).class_ap50() == [0.0, 1.0]
+    assert_equals_the_coco_evaluation(too_late, boxes, 2)
+
+
+def test_an_overlap_of_half_counts_for_boxes_of_any_size_in_single_precision(rng):
+    for side in rng.uniform(1, 300, 200).astype(np.float32):
+        boxes = [np.array([[0, 0, 0, side, side]], np.float32)]
+        half = np.array([[0, 0, side, side / 2, 0.9, 0]], np.float32)
+        assert match_detections([half], boxes, 1).ap50() == 1.0
 
 
 def test_perfect_detections_have_an_ap50_of_one_and_none_have_zero(rng):

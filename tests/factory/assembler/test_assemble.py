@@ -240,9 +240,9 @@ def test_an_impossible_budget_is_named_and_the_possible_one_is_not(toys):
 def test_two_impossible_budgets_are_both_named(toys):
     library, table = toys["cls"]
     with pytest.raises(BudgetError) as caught:
-        assemble(library, library.task(), Budget(latency_ms=1e-3, sparsity=0.99), table)
+        assemble(library, library.task(), Budget(latency_ms=1e-3, sparsity=0.9999), table)
     assert "latency <= 0.001 ms" in str(caught.value)
-    assert "sparsity >= 0.99" in str(caught.value)
+    assert "sparsity >= 0.9999" in str(caught.value)
     (hint,) = caught.value.hints
     assert "--latency" in hint
     assert "--sparsity" in hint

@@ -16,6 +16,7 @@ from nnfactory.factory.schema import Budget
 
 pytest.importorskip("torch")
 
+from nnfactory.factory.supernet import measurements  # noqa: E402
 from nnfactory.factory.supernet import publish as publishing  # noqa: E402
 
 
@@ -36,8 +37,8 @@ def noise(kind: str, side: int, classes: int, n: int, seed: int) -> Images:
 def test_a_published_library_opens_links_and_is_proven(
     toy_parts, toy_table, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(publishing, "PAIRS", 20)
-    monkeypatch.setattr(publishing, "STATISTICS_PLANS", 6)
+    monkeypatch.setattr(measurements, "PAIRS", 20)
+    monkeypatch.setattr(measurements, "STATISTICS_PLANS", 6)
     classes = toy_parts.classes[kind]
     parts = [noise(kind, toy_parts.side, len(classes), 24, seed) for seed in range(3)]
     data = DataSet(
@@ -81,7 +82,7 @@ def test_a_published_library_opens_links_and_is_proven(
 
 
 def test_the_stand_in_for_latency_rises_with_every_module(toy_library):
-    table = publishing.proxy_table(toy_library)
+    table = measurements.proxy_table(toy_library)
     assert not table.is_measured
     for slot in toy_library.slots:
         row = table.slots[slot.name]
@@ -92,7 +93,7 @@ def test_the_stand_in_for_latency_rises_with_every_module(toy_library):
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_share_of_the_stand_in_latency_is_kept(toy_library, share):
-    plan = publishing.optimized_plan(toy_library, toy_library.task(), share)
+    plan = measurements.optimized_plan(toy_library, toy_library.task(), share)
     counts = plan.counts
     if share == 0:
         assert counts == {slot.name: slot.min_groups for slot in toy_library.blocks}

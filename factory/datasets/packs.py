@@ -1,4 +1,4 @@
-"""Labelled images on disk and their splits: training, validation, test."""
+"""Image packs (npz) of the shipped recipes: decoding, and their own splits."""
 
 from __future__ import annotations
 
@@ -6,62 +6,19 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DataError
+from ..errors import DataError
+from .images import DataSet, Images, no_images
 
-Array = NDArray[np.generic]
 # What reading a damaged or foreign npz raises.
-_UNREADABLE = (
+UNREADABLE = (
     OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Images:
-    """Decoded images with labels or boxes.
-
-    Attributes:
-        pixels: uint8 (N, H, W, 3), RGB.
-        labels: Class per image, int64 (N,), of a classification set; else empty.
-        boxes: Per image float32 (M, 5), rows class, x1, y1, x2, y2 in pixels (det); else empty.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    boxes: tuple[NDArray[np.float32], ...]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def subset(self, index: NDArray[np.int64]) -> Images:
-        """The images at ``index``."""
-        return Images(
-            pixels=self.pixels[index],
-            labels=self.labels[index] if len(self.labels) else self.labels,
-            boxes=tuple(self.boxes[i] for i in index) if self.boxes else (),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSet:
-    """A training, a validation and a test split, and the names of the classes.
-
-    Attributes:
-        classes: Class names in label order.
-        wordnet: WordNet id per class, or empty.
-    """
-
-    classes: tuple[str, ...]
-    wordnet: tuple[str, ...]
-    train: Images
-    validation: Images
-    test: Images
 
 
 def read_pack(path: Path) -> NDArray[np.uint8]:
@@ -83,32 +40,14 @@ def read_pack(path: Path) -> NDArray[np.uint8]:
             if images is None:
                 images = np.empty((len(offset) - 1, *image.shape), np.uint8)
             images[i] = image
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is no image pack: {error}.") from error
     if images is None:
         raise DataError(f"{path} holds no images.")
     return images
 
 
-def load_dataset(kind: str, folder: Path, *, splits: tuple[str, ...] = ()) -> DataSet:
-    """Read a data folder: classification packs, or one pack with COCO annotations.
-
-    Args:
-        kind: "cls": ``train.npz`` and ``val.npz`` (with ``label``) and ``classes.json``;
-            "det": ``images.npz`` and ``annotations.json`` with ``split`` per image.
-        folder: Where the files are.
-        splits: Splits to decode; the others stay empty; all by default.
-
-    Raises:
-        DataError: The folder holds no such data.
-    """
-    if not folder.is_dir():
-        raise DataError(f"There is no data folder {folder}.", hints=["pass it as --data DIR"])
-    wanted = splits or ("train", "validation", "test")
-    return _load_cls(folder, wanted) if kind == "cls" else _load_det(folder, wanted)
-
-
-def _load_cls(folder: Path, wanted: tuple[str, ...]) -> DataSet:
+def load_cls_packs(folder: Path, wanted: tuple[str, ...]) -> DataSet:
     """``train.npz``, every twentieth image of a class for validation; ``val.npz`` is test."""
     try:
         listed = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
@@ -118,13 +57,12 @@ def _load_cls(folder: Path, wanted: tuple[str, ...]) -> DataSet:
             test_label = pack["label"].astype(np.int64)
         classes = tuple(str(entry["name"]) for entry in listed)
         wordnet = tuple(str(entry["wnid"]) for entry in listed)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{folder} holds no classification set: {error}.") from error
     largest = max(train_label.max(initial=0), test_label.max(initial=0))
     if largest >= len(classes):
         raise DataError(f"{folder} holds label {largest}, but names only {len(classes)} classes.")
-    empty = Images(pixels=np.empty((0, 1, 1, 3), np.uint8), labels=np.empty(0, np.int64), boxes=())
-    train = validation = test = empty
+    train = validation = test = no_images()
     if "train" in wanted or "validation" in wanted:
         whole = _labelled(folder / "train.npz", train_label)
         held = np.zeros(len(whole), bool)
@@ -151,7 +89,7 @@ def _labelled(path: Path, labels: NDArray[np.int64]) -> Images:
     return Images(pixels=pixels, labels=labels, boxes=())
 
 
-def _load_det(folder: Path, wanted: tuple[str, ...]) -> DataSet:
+def load_det_pack(folder: Path, wanted: tuple[str, ...]) -> DataSet:
     """Splits as annotated; the last sixth of each class's training frames is validation.
 
     Frames come from videos, so one frame between the two parts is dropped, as the data set does
@@ -195,3 +133,20 @@ def _load_det(folder: Path, wanted: tuple[str, ...]) -> DataSet:
         validation=chosen["validation"],
         test=chosen["test"],
     )
+
+
+def pack_files(path: Path) -> list[bytes]:
+    """The files in an image pack, undecoded.
+
+    Args:
+        path: npz as for :func:`read_pack`.
+
+    Raises:
+        DataError: The file is missing or no image pack.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as pack:
+            content, offset = pack["jpeg"].tobytes(), pack["offset"].tolist()
+        return [content[a:b] for a, b in zip(offset, offset[1:], strict=False)]
+    except UNREADABLE as error:
+        raise DataError(f"{path} is no image pack: {error}.") from error

@@ -1,0 +1,272 @@
+"""What publishing measures on a supernet: statistics, choices on validation images, accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..accuracy_measurement import accuracy_value, hits, matches, task_images, tensor_from_pixels
+from ..assembler.accuracy import Pair, fit_accuracy
+from ..assembler.assemble import assemble, plan_from_counts
+from ..assembler.footprint import full_counts
+from ..assembler.values import SOURCES, slot_values, value_share
+from ..datasets import DataSet, Images
+from ..graph.cut import mask
+from ..graph.network import Network
+from ..graph.normalization import estimate_moments
+from ..library.library import NORMALIZATIONS, ModuleLibrary, SizeData, Statistics
+from ..linker import link
+from ..sampling import sample_widths
+from ..schema import Budget, LatencyTable, Plan, Task
+
+Report = Callable[[str, int, int], None]
+PAIRS = 320  # at the largest input size, half as many at the others
+STATISTICS_PLANS = 96
+TASK_SIZES = {
+    "cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100, 200),
+    "det": (1, 2, 3, 4, 6, 8, 12, 20, 31),
+}
+IMAGE_FREE = ("sliced", "stored")
+TOLERATED = 0.003  # a mode that needs no images wins within this accuracy
+
+
+def proxy_table(library: ModuleLibrary) -> LatencyTable:
+    """A device-free stand-in for latency: 10 ps per multiply-add and 20 us per block.
+
+    Whatever is decided or measured on plans while publishing uses it, so that a library does not
+    depend on the machine that published it.
+    """
+    slots = {
+        slot.name: tuple(
+            int(count * slot.modules[0].mmacs * 10_000) + (20_000 if count else 0)
+            for count in range(slot.groups + 1)
+        )
+        for slot in library.slots
+    }
+    return LatencyTable(
+        device="proxy", library=library.id, input_size=library.input_size, runtime="none",
+        precision="fp32", threads=0, fixed_ns=100_000, slots=slots, error_low=0.5,
+        error_high=2.0, level=0.9, n=0, is_measured=False,
+    )  # fmt: skip
+
+
+def optimized_plan(library: ModuleLibrary, task: Task, share: float) -> Plan:
+    """The best plan at a share of the full network's proxy latency, in [0, 1]."""
+    table = proxy_table(library)
+    counts = {"classes": len(task.classes)}
+    low = table.predict({**{s.name: s.min_groups for s in library.blocks}, **counts}).value
+    high = table.predict({**full_counts(library), **counts}).value
+    usable = with_neutral_accuracy(library)
+    return assemble(usable, task, Budget(latency_ms=low + share * (high - low) + 1e-6), table)[0]
+
+
+def with_size_data(library: ModuleLibrary, **changes: Any) -> ModuleLibrary:
+    """The library with other measurements at its input size; see :class:`SizeData`."""
+    size = library.input_size
+    return replace(library, sizes={**library.sizes, size: replace(library.sizes[size], **changes)})
+
+
+def with_neutral_accuracy(library: ModuleLibrary) -> ModuleLibrary:
+    """The library with a neutral accuracy fit, where none was measured yet."""
+    if library.accuracy:
+        return library
+    neutral = {
+        "fit": {"coefficients": [0.0] * 6, "half_width_logit": 1.0, "level": 0.9, "n": 0},
+        "per_class": [0.5] * len(library.classes),
+    }
+    return with_size_data(library, accuracy=neutral)
+
+
+def random_task(library: ModuleLibrary, rng: np.random.Generator) -> Task:
+    """Classes drawn at random; how many, too."""
+    size = min(int(rng.choice(TASK_SIZES[library.kind])), len(library.classes))
+    index = sorted(rng.choice(len(library.classes), size, replace=False))
+    return Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
+
+
+def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -> Statistics:
+    """Moments at every normalization of sampled plans, for linking without images.
+
+    The first plan is the full one, a quarter of the others are random, and the rest are what the
+    assembler chooses for random tasks at random budgets.
+
+    Args:
+        library: A draft with values.
+        images: Training images of its input size.
+        report: Called with ("statistics", done, total).
+    """
+    rng = np.random.default_rng(0)
+    blocks = library.blocks
+    full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
+    batch = 256 if library.kind == "cls" else 64
+    counts, rows = [], []
+    for number in range(STATISTICS_PLANS):
+        if number == 0:
+            widths = tuple(full)
+        elif number % 4 == 0:
+            widths = sample_widths(full, empty, rng)
+        else:
+            task = random_task(library, rng)
+            widths = tuple(optimized_plan(library, task, float(rng.random())).counts.values())
+        active = {s.name: range(w) for s, w in zip(blocks, widths, strict=True)}
+        chosen = rng.choice(len(images), min(batch, len(images)), replace=False)
+        pixels = tensor_from_pixels(images.pixels[chosen])
+        rows.append(estimate_moments(mask(library.network, library.slots, active), pixels))
+        counts.append(widths)
+        report(f"statistics at {library.input_size} px", number + 1, STATISTICS_PLANS)
+    return Statistics(
+        counts=np.array(counts, np.int64),
+        mean={node: np.stack([row[node][0] for row in rows]) for node in rows[0]},
+        variance={node: np.stack([row[node][1] for row in rows]) for node in rows[0]},
+    )
+
+
+def linked_network(library: ModuleLibrary, plan: Plan, source: Images) -> Network:
+    """The network of a plan.
+
+    Normalization is re-estimated, where the plan says so, on images of all classes: measured,
+    that is better than on the few images of the task.
+    """
+    pixels = None
+    if plan.normalization == "reestimated":
+        n = 256 if library.kind == "cls" else 64
+        few = np.random.default_rng(0).choice(len(source), min(n, len(source)), replace=False)
+        pixels = tensor_from_pixels(source.pixels[few])
+    return link(library, plan, images=pixels).network
+
+
+def full_network(library: ModuleLibrary, source: Images) -> Network:
+    """The network with every module and every class."""
+    plan = plan_from_counts(library, library.task(), full_counts(library))
+    return linked_network(library, plan, source)
+
+
+def plan_accuracy(
+    library: ModuleLibrary, plan: Plan, images: Images, source: Images
+) -> tuple[float, int]:
+    """Accuracy on a task's images and their number; ``source`` has training images."""
+    classes = library.class_indices(plan.task)
+    chosen = task_images(images, classes)
+    return accuracy_value(linked_network(library, plan, source), chosen, len(classes)), len(chosen)
+
+
+def _trials(library: ModuleLibrary, seed: int) -> list[tuple[Task, float]]:
+    """Tasks and budgets on which choices are made."""
+    rng = np.random.default_rng(seed)
+    return [
+        (random_task(library, rng), share) for share in (0.15, 0.3, 0.5, 0.75) for _ in range(4)
+    ]
+
+
+def with_best_values(
+    library: ModuleLibrary, data: DataSet, report: Report
+) -> tuple[ModuleLibrary, dict[str, float]]:
+    """Choose where values come from by the accuracy of optimized plans on validation images.
+
+    Normalization is re-estimated here: its statistics are measured on plans of the chosen values.
+    """
+    trials = _trials(library, 1)
+    means = {}
+    for number, source in enumerate(SOURCES):
+        card = {**library.card, "values": {"source": source}}
+        candidate = replace(library, card=card, normalization="reestimated")
+        scores = []
+        for done, (task, share) in enumerate(trials):
+            plan = optimized_plan(candidate, task, share)
+            scores.append(plan_accuracy(candidate, plan, data.validation, data.train)[0])
+            report("values", number * len(trials) + done + 1, len(SOURCES) * len(trials))
+        means[source] = round(float(np.mean(scores)), 4)
+    best = max(means, key=lambda source: means[source])
+    return replace(library, card={**library.card, "values": {"source": best}}), means
+
+
+def with_best_normalization(
+    library: ModuleLibrary, data: DataSet, report: Report
+) -> tuple[ModuleLibrary, dict[str, float]]:
+    """Measure every normalization by the accuracy of optimized plans.
+
+    The library is used with the best one that needs no images.
+    """
+    trials = _trials(library, 2)
+    means = {}
+    for number, mode in enumerate(NORMALIZATIONS):
+        scores = []
+        for done, (task, share) in enumerate(trials):
+            plan = replace(optimized_plan(library, task, share), normalization=mode)
+            scores.append(plan_accuracy(library, plan, data.validation, data.train)[0])
+            report("normalization", number * len(trials) + done + 1, 3 * len(trials))
+        means[mode] = round(float(np.mean(scores)), 4)
+    free = max(IMAGE_FREE, key=lambda mode: means[mode])
+    return replace(library, normalization=free), means
+
+
+def best_normalization(means: Mapping[str, float]) -> str:
+    """The best normalization; one that needs no images wins within 0.3 points."""
+    free = max(IMAGE_FREE, key=lambda mode: means[mode])
+    return free if means[free] >= means["reestimated"] - TOLERATED else "reestimated"
+
+
+def accuracy_table(
+    library: ModuleLibrary, data: DataSet, pairs_wanted: int, report: Report
+) -> dict[str, Any]:
+    """Measure pairs of plan and accuracy, half random and half optimized, and fit the estimate.
+
+    Args:
+        library: A draft with values and statistics.
+        data: Images of its input size.
+        pairs_wanted: How many pairs.
+        report: Called with ("accuracy pairs", done, total).
+    """
+    per_class = class_accuracies(library, data)
+    rng = np.random.default_rng(3)
+    blocks = library.blocks
+    full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
+    pairs = []
+    for number in range(pairs_wanted):
+        task = random_task(library, rng)
+        if number % 2:
+            plan = optimized_plan(library, task, float(rng.random()))
+        else:
+            widths = sample_widths(full, empty, rng)
+            counts = {s.name: w for s, w in zip(blocks, widths, strict=True)}
+            plan = plan_from_counts(library, task, counts)
+        accuracy, n = plan_accuracy(library, plan, data.validation, data.train)
+        classes = library.class_indices(task)
+        pairs.append(
+            Pair(
+                classes=classes,
+                counts=tuple(plan.counts.values()),
+                share=value_share(slot_values(library, task), plan.counts),
+                strength=float(np.mean([per_class[c] for c in classes])),
+                accuracy=round(accuracy, 4),
+                n=n,
+                origin="optimized" if number % 2 else "random",
+            )
+        )
+        report(f"accuracy pairs at {library.input_size} px", number + 1, pairs_wanted)
+    return {
+        "fit": fit_accuracy(pairs),
+        "per_class": [round(value, 4) for value in per_class],
+        "split": "validation",
+        "pairs": [dataclasses.asdict(pair) for pair in pairs],
+    }
+
+
+def class_accuracies(library: ModuleLibrary, data: DataSet) -> list[float]:
+    """Validation accuracy of the full network per class, among all classes."""
+    network, images = full_network(library, data.train), data.validation
+    if images.boxes:
+        found = matches(network, images, len(library.classes)).class_ap50()
+        known = [value for value in found if value is not None]
+        return [float(np.mean(known)) if value is None else value for value in found]
+    correct = hits(network, images)
+    return [float(correct[images.labels == c].mean()) for c in range(len(library.classes))]
+
+
+def empty_size_data() -> SizeData:
+    """Nothing measured yet."""
+    return SizeData(curves=np.empty((0, 0), np.float32), statistics=None, accuracy={})
