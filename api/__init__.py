@@ -1,7 +1,7 @@
 """Every verb of the command line as a function that takes and returns nouns."""
 
 from .artifacts import Check, bench, inspect, load, run, verify
-from .data import check_data, new_recipe
+from .data import DataView, check_data, new_recipe
 from .libraries import (
     LibraryView,
     device,
@@ -16,6 +16,7 @@ from .pipeline import Frontier, artifact_place, build, plan
 
 __all__ = [
     "Check",
+    "DataView",
     "Frontier",
     "LibraryView",
     "artifact_place",

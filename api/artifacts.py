@@ -117,6 +117,7 @@ def _check_library(path: Path, manifest: dict[str, Any]) -> Check:
         active={name: tuple(groups) for name, groups in manifest["plan"]["slots"].items()},
         input_size=manifest["plan"]["input_size"],
         normalization=manifest["plan"]["normalization"],
+        is_modulated=manifest["plan"]["is_modulated"],
     )
     linked, kept = link(source, plan).network.weights, load_network(path / "model.onnx").weights
     if plan.id != manifest["plan"]["id"] or linked.keys() != kept.keys():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,41 @@ from ..factory.errors import UsageError
 from .pipeline import Report, silent
 
 if TYPE_CHECKING:
-    from ..factory.datasets import Inventory
+    from ..factory.datasets import Inventory, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataView:
+    """What ``modules check`` and ``modules new`` print.
+
+    Attributes:
+        folder: The data folder.
+        format: Name of its format.
+        task: "cls" or "det".
+        classes: Class names in label order.
+        images: Images that can be used per split: "train", "validation" and "test".
+        examples: Per split the images (cls) or boxes (det) of every class, in label order.
+        split: The split policy, as a recipe keeps it.
+        split_text: The same for people.
+        notes: What was decided while reading, one sentence each.
+        problems: Everything that was found, errors first.
+    """
+
+    folder: str
+    format: str
+    task: str
+    classes: tuple[str, ...]
+    images: Mapping[str, int]
+    examples: Mapping[str, tuple[int, ...]]
+    split: str
+    split_text: str
+    notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that make an image, a box or the data as a whole unusable."""
+        return tuple(found for found in self.problems if found.severity == "error")
 
 
 def check_data(
@@ -19,7 +55,7 @@ def check_data(
     format: str = "",
     input_size: int = 0,
     report: Report = silent,
-) -> Inventory:
+) -> DataView:
     """Read, check and split a folder of labelled images; nothing is written.
 
     Args:
@@ -36,13 +72,7 @@ def check_data(
         UsageError: The format has no data for the task.
         MissingExtraError: There is a data.yaml and PyYAML is not installed.
     """
-    from ..factory.datasets import take_inventory
-    from ..factory.own_recipe import INPUT_SIZE
-
-    return take_inventory(
-        data_dir, format=format, kind=task, input_size=input_size or INPUT_SIZE["det"],
-        report=report,
-    )  # fmt: skip
+    return _view(_inventory(data_dir, task, format, input_size, report))
 
 
 def new_recipe(
@@ -58,7 +88,7 @@ def new_recipe(
     epochs: int = 0,
     overwrite: bool = False,
     report: Report = silent,
-) -> Inventory:
+) -> DataView:
     """Check a folder of labelled images and write a recipe that trains on it; what was found.
 
     The recipe is written whatever errors single images and boxes have: training refuses them.
@@ -93,10 +123,31 @@ def new_recipe(
         raise UsageError(f"A recipe is a .toml file, got {place}.", hints=[f"-o {place}.toml"])
     if place.exists() and not overwrite:
         raise UsageError(f"{place} exists already.", hints=["--overwrite replaces it"])
-    inventory = check_data(
-        data_dir, task=task, format=format, input_size=input_size, report=report
-    )
+    inventory = _inventory(data_dir, task, format, input_size, report)
     text = recipe_text(recipe_from_inventory(inventory, request))
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
-    return inventory
+    return _view(inventory)
+
+
+def _inventory(
+    data_dir: Path, task: str, format: str, input_size: int, report: Report
+) -> Inventory:
+    from ..factory.datasets import take_inventory
+    from ..factory.own_recipe import INPUT_SIZE
+
+    return take_inventory(
+        data_dir, format=format, kind=task, input_size=input_size or INPUT_SIZE["det"],
+        report=report,
+    )  # fmt: skip
+
+
+def _view(inventory: Inventory) -> DataView:
+    return DataView(
+        folder=str(inventory.folder), format=inventory.format, task=inventory.kind,
+        classes=inventory.classes,
+        images={split: len(records) for split, records in inventory.parts.items()},
+        examples={split: inventory.counts(split) for split in inventory.parts},
+        split=inventory.split, split_text=inventory.split_text, notes=inventory.notes,
+        problems=tuple(sorted(inventory.problems, key=lambda p: (p.severity, p.code))),
+    )  # fmt: skip

@@ -13,7 +13,9 @@ from ..factory.schema import DeviceProfile, Estimate, TrainingStatus
 from .pipeline import Report, latency_table, silent
 
 if TYPE_CHECKING:
+    from ..factory.datasets import DataSet
     from ..factory.library.library import ModuleLibrary
+    from ..factory.supernet.recipe import Recipe
 
 
 def devices() -> list[DeviceProfile]:
@@ -110,6 +112,8 @@ def train(
     resume: bool = False,
     init: str | None = None,
     compute: str = "cpu",
+    skip_broken: bool = False,
+    note: Callable[[str], None] = lambda text: None,
     report: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> Path:
     """Train the supernet of a recipe; the folder that holds its checkpoint.
@@ -121,29 +125,48 @@ def train(
         resume: Continue the run in ``run_dir``.
         init: Name or folder of a published library to start from.
         compute: "cpu" or "cuda".
+        skip_broken: Leave out images and boxes with errors instead of refusing to start; they
+            are listed in ``left_out.txt`` in ``run_dir``.
+        note: Called before training with a line for people, if anything is left out.
         report: Called after every step.
 
     Raises:
         MissingExtraError: torch is not installed.
-        DataError: The data set is not there.
+        DataError: The data set is not there, or has errors that are not skipped.
     """
     _need_torch("Training")
-    from ..factory.datasets import load_dataset
     from ..factory.library.store import open_library
     from ..factory.supernet.recipe import load_recipe
     from ..factory.supernet.train import train as train_supernet
 
     loaded = load_recipe(recipe)
     start = open_library(init) if init else None
-    data = load_dataset(
-        loaded.architecture.kind, _data_folder(data_dir, loaded.data["folder"]),
-        splits=("train", "validation"),
-    )  # fmt: skip
+    data = _dataset(loaded, data_dir, splits=("train", "validation"), skip_broken=skip_broken)
+    if resume or not (run_dir / "checkpoint.safetensors").exists():
+        _list_left_out(data, run_dir, note)
     train_supernet(
         loaded, data, run_dir, resume=resume, compute=compute, report=report,
         init=None if start is None else start.network.weights,
+        teacher_dir=_teacher_folder(loaded, data_dir),
     )  # fmt: skip
     return run_dir
+
+
+def _teacher_folder(recipe: Recipe, data_dir: Path) -> Path | None:
+    """Where the files of the recipe's teacher lie: in the data folder, or beside it.
+
+    Raises:
+        DataError: They are not there.
+    """
+    if recipe.teacher is None:
+        return None
+    for folder in (data_dir / recipe.teacher.folder, data_dir.parent / recipe.teacher.folder):
+        if folder.is_dir():
+            return folder
+    raise DataError(
+        f"The recipe's teacher needs the folder {recipe.teacher.folder!r} in or beside {data_dir}.",
+        hints=["take [teacher] out of a copy of the recipe to train without"],
+    )
 
 
 def publish(
@@ -153,6 +176,7 @@ def publish(
     out_dir: Path | None = None,
     compute: str = "",
     overwrite: bool = False,
+    skip_broken: bool = False,
     report: Report = silent,
 ) -> Path:
     """Measure a trained supernet and write it as a module library; the library's folder.
@@ -163,14 +187,15 @@ def publish(
         out_dir: The library's folder; by default one of the user's own, by the recipe's name.
         compute: What trained it, in words, for ``library.toml``.
         overwrite: Replace a library that is there.
+        skip_broken: As in :func:`train`; a run that was trained with it is published with it.
         report: Called with (phase, done, total).
 
     Raises:
         MissingExtraError: torch is not installed.
-        DataError: There is no checkpoint, or the data set is not there.
+        DataError: There is no checkpoint, or the data set is not there, or has errors that are
+            not skipped.
     """
     _need_torch("Publishing")
-    from ..factory.datasets import load_dataset
     from ..factory.library.store import user_libraries
     from ..factory.library.writer import check_library_place
     from ..factory.supernet.checkpoint import load_checkpoint, read_recipe
@@ -182,17 +207,64 @@ def publish(
     check_library_place(folder, overwrite=overwrite)
     network = supernet_from_architecture(recipe.architecture)
     progress = load_checkpoint(run_dir / "checkpoint.safetensors", network)
-    data = load_dataset(recipe.architecture.kind, _data_folder(data_dir, recipe.data["folder"]))
+    data = _dataset(recipe, data_dir, skip_broken=skip_broken, report=report)
     publish_supernet(
         recipe, network, data, folder, compute=compute, train_seconds=progress.seconds,
         overwrite=overwrite, report=report,
     )  # fmt: skip
+    _write_page(run_dir, folder)
     return folder
+
+
+def _write_page(run_dir: Path, folder: Path) -> None:
+    """Beside the library's files: the page for people, and a picture of the training."""
+    from ..factory.library.card import CURVES, PAGE, card_markdown
+    from ..factory.library.store import open_library
+    from ..factory.supernet.curves import draw_curves
+
+    library = open_library(folder)
+    log = run_dir / "log.jsonl"
+    if log.is_file():
+        draw_curves(log, folder / CURVES, metric=library.card["metric"]["name"])
+    (folder / PAGE).write_text(card_markdown(library), encoding="utf-8")
 
 
 def _need_torch(purpose: str) -> None:
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError.of("train", purpose=purpose)
+
+
+def _dataset(
+    recipe: Recipe,
+    data_dir: Path,
+    *,
+    splits: tuple[str, ...] = (),
+    skip_broken: bool,
+    report: Report = silent,
+) -> DataSet:
+    """The images of a recipe, read as its ``[data]`` says."""
+    from ..devices.latency_table import cache_folder
+    from ..factory.datasets import load_dataset, source_from_recipe
+
+    shape = recipe.architecture
+    source = source_from_recipe(
+        recipe.data, classes=shape.classes, input_size=shape.input_size, skip_broken=skip_broken,
+        cache_dir=cache_folder(),
+    )  # fmt: skip
+    folder = _data_folder(data_dir, recipe.data["folder"])
+    return load_dataset(shape.kind, folder, splits=splits, source=source, report=report)
+
+
+def _list_left_out(data: DataSet, run_dir: Path, note: Callable[[str], None]) -> None:
+    """Write what is left out to ``left_out.txt`` and say how much it is; nothing if it is none."""
+    if not data.left_out:
+        return
+    from ..factory.datasets.problems import left_out_lines, left_out_text
+
+    place = run_dir / "left_out.txt"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    place.write_text(left_out_lines(data.left_out), encoding="utf-8")
+    note(f"{left_out_text(data.left_out)} left out because of errors, listed in {place}")
 
 
 def _data_folder(data_dir: Path, name: str) -> Path:

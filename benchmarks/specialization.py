@@ -20,68 +20,34 @@ difference to the plan is resampled jointly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
+from equal_latency import (
+    Case,
+    Make,
+    Outcome,
+    at_latency,
+    case_of,
+    chosen,
+    full_active,
+    outcome,
+    plain_plan,
+)
 from results_file import data_option, need_data, write_rows
 
-from nnfactory.devices.latency_table import host_table, network_of_counts
-from nnfactory.devices.measure import measure_interleaved
-from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
-from nnfactory.factory.accuracy_measurement import hits, matches, task_images, tensor_from_pixels
-from nnfactory.factory.assembler.assemble import assemble
-from nnfactory.factory.assembler.footprint import footprint, full_counts
 from nnfactory.factory.assembler.knapsack import solve
-from nnfactory.factory.datasets import DataSet, Images, load_dataset
-from nnfactory.factory.errors import BudgetError
-from nnfactory.factory.graph.network import Array, Network, model_from_network
+from nnfactory.factory.datasets import load_dataset
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.library.store import library_folders, open_library
-from nnfactory.factory.linker import link
-from nnfactory.factory.metrics import Matches
-from nnfactory.factory.schema import Budget, LatencyTable, Plan, Task
+from nnfactory.factory.schema import Plan
 
 TASKS = {"cls": ((10, 6), (50, 3)), "det": ((6, 4), (31, 1))}  # classes, number of tasks
 SHARES = (0.5, 0.25)
 DRAWS = 3
 RESAMPLES = 400
-Make = Callable[[float], Plan]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One task of one library, with the images that belong to it."""
-
-    library: ModuleLibrary
-    task: Task
-    table: LatencyTable
-    test: Images
-    calibration: Array
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """Positions of the task's classes."""
-        return self.library.class_indices(self.task)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One network: what it costs, and what it answers on every test image."""
-
-    latency_ms: float
-    mparams: float
-    mmacs: float
-    answers: Matches | Array
-
-    def metric(self, weights: Array | None = None) -> float:
-        """Top-1 accuracy or AP50 over a sample of the images."""
-        if isinstance(self.answers, Matches):
-            return self.answers.ap50(weights)
-        return float(np.average(self.answers, weights=weights))
 
 
 @click.command()
@@ -96,31 +62,19 @@ def main(data_dir: Path, names: tuple[str, ...], seed: int) -> None:
         library = open_library(name)
         folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
         data = load_dataset(library.kind, folder, splits=("train", "test"))
-        table = host_table(library)
         rng = np.random.default_rng(seed)
         for size, count in TASKS[library.kind]:
-            cases = [_case(library, table, data, size, rng) for _ in range(count)]
+            tasks = [rng.choice(len(library.classes), size, replace=False) for _ in range(count)]
+            cases = [case_of(library, data, classes, rng) for classes in tasks]
             rows += _rows(library, size, cases, rng)
     click.echo(write_rows("specialization", rows))
-
-
-def _case(
-    library: ModuleLibrary, table: LatencyTable, data: DataSet, size: int, rng: np.random.Generator
-) -> Case:
-    index = np.sort(rng.choice(len(library.classes), size, replace=False))
-    task = Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
-    few = rng.choice(len(data.train), 256, replace=False)
-    return Case(
-        library, task, table, task_images(data.test, index.tolist()),
-        tensor_from_pixels(data.train.pixels[few]),
-    )  # fmt: skip
 
 
 def _rows(
     library: ModuleLibrary, size: int, cases: list[Case], rng: np.random.Generator
 ) -> list[dict[str, object]]:
     """One row per method and latency share, over all tasks of a size."""
-    full = [_outcome(case, _plan(case, full_active(case.library)), "own") for case in cases]
+    full = [outcome(case, plain_plan(case, full_active(case.library))) for case in cases]
     rows = [_row(library, size, "full, masked logits", 1.0, [[o] for o in full], None)]
     for share in SHARES:
         found: dict[str, list[list[Outcome]]] = {}
@@ -128,7 +82,10 @@ def _rows(
             target = share * whole.latency_ms
             for method, makes in _makers(case, rng).items():
                 mode = "own" if method == "plan" else "reestimated"
-                outcomes = [_at_latency(case, make, target, mode) for make in makes]
+                outcomes = []
+                for make in makes:
+                    plan, latency = at_latency(case, make, target, mode)
+                    outcomes.append(outcome(case, plan, mode, latency))
                 found.setdefault(method, []).append(outcomes)
         for method, groups in found.items():
             rows.append(_row(library, size, method, share, groups, found["plan"]))
@@ -139,33 +96,11 @@ def _makers(case: Case, rng: np.random.Generator) -> dict[str, list[Make]]:
     """Per method, functions from a limit of the table to a plan."""
     seeds = [int(rng.integers(1 << 30)) for _ in range(DRAWS)]
     return {
-        "plan": [lambda ms: _chosen(case, ms)],
+        "plan": [lambda ms: chosen(case, ms)],
         "uniform width": [lambda ms: _uniform(case, ms)],
         "magnitude": [lambda ms: _magnitude(case, ms)],
         "random modules": [partial(_random, case, seed=seed) for seed in seeds],
     }
-
-
-def _chosen(case: Case, limit_ms: float) -> Plan:
-    """What nnfactory chooses."""
-    return assemble(case.library, case.task, Budget(latency_ms=limit_ms), case.table)[0]
-
-
-def full_active(library: ModuleLibrary) -> dict[str, tuple[int, ...]]:
-    """Every module of every block."""
-    return {name: tuple(range(count)) for name, count in full_counts(library).items()}
-
-
-def _plan(case: Case, active: Mapping[str, Sequence[int]]) -> Plan:
-    return Plan(
-        task=case.task, library=case.library.name, library_id=case.library.id,
-        active={name: tuple(sorted(groups)) for name, groups in active.items()},
-        normalization=case.library.normalization,
-    )  # fmt: skip
-
-
-def _table_ms(case: Case, counts: Mapping[str, int]) -> float:
-    return case.table.predict({**counts, CLASSES: len(case.classes)}).value
 
 
 def _uniform(case: Case, limit_ms: float) -> Plan:
@@ -173,9 +108,9 @@ def _uniform(case: Case, limit_ms: float) -> Plan:
     best = {s.name: tuple(range(1)) for s in case.library.blocks}
     for share in np.linspace(0, 1, 81):
         counts = {s.name: max(1, round(share * s.groups)) for s in case.library.blocks}
-        if _table_ms(case, counts) <= limit_ms:
+        if case.table_ms(counts) <= limit_ms:
             best = {name: tuple(range(count)) for name, count in counts.items()}
-    return _plan(case, best)
+    return plain_plan(case, best)
 
 
 def _magnitude(case: Case, limit_ms: float) -> Plan:
@@ -201,7 +136,7 @@ def _magnitude(case: Case, limit_ms: float) -> Plan:
     fixed = case.table.fixed_ns + case.table.slots[CLASSES][len(case.classes)]
     position = solved.best(int(limit_ms * 1e6) - fixed)
     counts = solved.counts(position or 0)
-    return _plan(case, {name: order[name][:count].tolist() for name, count in counts.items()})
+    return plain_plan(case, {name: order[name][:count].tolist() for name, count in counts.items()})
 
 
 def _random(case: Case, limit_ms: float, seed: int) -> Plan:
@@ -216,70 +151,9 @@ def _random(case: Case, limit_ms: float, seed: int) -> Plan:
         if group in active[name]:
             continue
         active[name].append(group)
-        if _table_ms(case, {n: len(groups) for n, groups in active.items()}) > limit_ms:
+        if case.table_ms({n: len(groups) for n, groups in active.items()}) > limit_ms:
             active[name].remove(group)
-    return _plan(case, active)
-
-
-def _at_latency(case: Case, make: Make, target_ms: float, mode: str) -> Outcome:
-    """The network whose measured latency comes nearest to the target without passing 2 % above."""
-    limit, best = target_ms, None
-    for _ in range(4):
-        try:
-            plan = make(limit)
-        except BudgetError as error:
-            raise click.ClickException(f"No network at {target_ms:.3f} ms: {error}") from error
-        measured = _measure(case, _linked(case, plan, mode))
-        if measured <= 1.02 * target_ms and (best is None or measured > best[0]):
-            best = (measured, plan)
-        if 0.98 * target_ms <= measured <= 1.02 * target_ms:
-            break
-        limit *= target_ms / measured
-    if best is None:
-        best = (measured, plan)
-    return _outcome(case, best[1], mode, best[0])
-
-
-def _linked(case: Case, plan: Plan, mode: str) -> Network:
-    if mode == "own":
-        return link(case.library, plan, images=case.calibration).network
-    return link(
-        case.library, replace(plan, normalization="reestimated"), images=case.calibration
-    ).network
-
-
-def _measure(case: Case, network: Network) -> float:
-    """Median in milliseconds; the full network beside it corrects for the machine's drift."""
-    model = model_from_network(network).SerializeToString()
-    counts = {**full_counts(case.library), CLASSES: len(case.classes)}
-    whole = model_from_network(network_of_counts(case.library, counts)).SerializeToString()
-    with OnnxRuntimeRunner(model) as runner, OnnxRuntimeRunner(whole) as reference:
-        ((mine, beside),) = measure_interleaved([runner], reference, 40)
-    ratio = float(np.median(mine.wall_ms)) / float(np.median(beside.wall_ms))
-    return ratio * _full_ms(case, float(np.median(beside.wall_ms)))
-
-
-_FULL_MS: dict[tuple[str, int], float] = {}
-
-
-def _full_ms(case: Case, now_ms: float) -> float:
-    """Latency of the full network of a task size: what was measured the first time."""
-    return _FULL_MS.setdefault((case.library.name, len(case.classes)), now_ms)
-
-
-def _outcome(case: Case, plan: Plan, mode: str, latency_ms: float | None = None) -> Outcome:
-    network = _linked(case, plan, mode)
-    counts = {**plan.counts, CLASSES: len(case.classes)}
-    size = footprint(case.library)
-    answers = (
-        matches(network, case.test, len(case.classes))
-        if case.test.boxes
-        else hits(network, case.test).astype(float)
-    )
-    return Outcome(
-        latency_ms if latency_ms is not None else _measure(case, network),
-        size.total_params(counts) / 1e6, size.total_macs(counts) / 1e6, answers,
-    )  # fmt: skip
+    return plain_plan(case, active)
 
 
 def _row(
@@ -292,7 +166,7 @@ def _row(
     for _ in range(RESAMPLES):
         values, others = [], []
         for position, group in enumerate(outcomes):
-            n = _images(group[0])
+            n = group[0].images
             weights = rng.multinomial(n, np.full(n, 1 / n))
             values.append(np.mean([o.metric(weights) for o in group]))
             if plan is not None:
@@ -311,7 +185,7 @@ def _row(
         "value": round(value, 4),
         "low": round(max(0.0, value - 1.96 * float(np.std(draws))), 4),
         "high": round(min(1.0, value + 1.96 * float(np.std(draws))), 4),
-        "images": sum(_images(group[0]) for group in outcomes),
+        "images": sum(group[0].images for group in outcomes),
         "plan_ahead": "", "plan_ahead_low": "", "plan_ahead_high": "",
     }  # fmt: skip
     if plan is not None and method != "plan":
@@ -328,10 +202,6 @@ def _row(
         f"[{row['plan_ahead_low']}, {row['plan_ahead_high']}]"
     )
     return row
-
-
-def _images(outcome: Outcome) -> int:
-    return outcome.answers.images if isinstance(outcome.answers, Matches) else len(outcome.answers)
 
 
 if __name__ == "__main__":

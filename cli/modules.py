@@ -1,8 +1,9 @@
-"""``modules list``, ``show``, ``train`` and ``publish``."""
+"""``modules list``, ``show``, ``check``, ``new``, ``train`` and ``publish``."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,16 @@ import click
 
 from ..factory.errors import NNFactoryError
 from ..factory.schema import TrainingStatus
-from . import options
+from . import options, own_data
 from .output import Group, console, interval_text, print_json, progress
 
 if TYPE_CHECKING:
     from ..api import LibraryView
+
+
+skip_broken_option = click.option(
+    "--skip-broken", is_flag=True, help="Leave out images and boxes with errors; list them."
+)
 
 
 @click.group(cls=Group)
@@ -136,6 +142,10 @@ def _print_library(view: LibraryView) -> None:
     out.print("  classes: " + ", ".join(names), markup=False)
 
 
+modules.add_command(own_data.check_data)
+modules.add_command(own_data.new_recipe)
+
+
 @modules.command("train")
 @click.argument("recipe")
 @click.option("--data", "data_dir", type=options.PATH, required=True, help="Data folder.")
@@ -145,14 +155,17 @@ def _print_library(view: LibraryView) -> None:
 @click.option("--resume", is_flag=True, help="Continue the run.")
 @click.option("--init", metavar="LIBRARY", help="Start from a published library.")
 @click.option("--compute", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@skip_broken_option
 def train_modules(
-    recipe: str, data_dir: Path, run_dir: Path | None, resume: bool, init: str | None, compute: str
-) -> None:
+    recipe: str, data_dir: Path, run_dir: Path | None, resume: bool, init: str | None,
+    compute: str, skip_broken: bool,
+) -> None:  # fmt: skip
     """Train the supernet of a RECIPE (a shipped one by name, or a TOML file).
 
     \b
     nnfactory modules train tiny200 --data data/
     nnfactory modules train my.toml --data data/ --init fod31 --compute cuda
+    torchrun --nproc-per-node 2 --no-python nnfactory modules train tiny200 --data data/
     """
     from .. import api
 
@@ -161,19 +174,34 @@ def train_modules(
         with _training_progress() as report:
             api.train(
                 recipe, data_dir=data_dir, run_dir=folder, resume=resume, init=init,
-                compute=compute, report=report,
+                compute=compute, skip_broken=skip_broken, report=report,
+                note=lambda text: click.echo(text, err=True),
             )  # fmt: skip
     except KeyboardInterrupt:
         if (folder / "checkpoint.safetensors").is_file():
             click.echo(f"checkpoint saved in {folder}; --resume continues it", err=True)
         raise
+    if not _is_first_process():
+        return
     click.echo(str(folder))
-    click.echo(f"next: nnfactory modules publish {folder} --data {data_dir}", err=True)
+    skip = " --skip-broken" if skip_broken else ""
+    click.echo(f"next: nnfactory modules publish {folder} --data {data_dir}{skip}", err=True)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process of a training, or the first one under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def _training_progress() -> Iterator[Callable[[TrainingStatus], None]]:
-    """A bar with loss, metrics and time left; a line a minute where stderr is no terminal."""
+    """A bar with loss, metrics and time left; a line a minute where stderr is no terminal.
+
+    Of the processes that torchrun started, the first one speaks.
+    """
+    if not _is_first_process():
+        yield lambda status: None
+        return
     if not sys.stderr.isatty():
         last = [0.0]
 
@@ -206,6 +234,8 @@ def _status_text(status: TrainingStatus) -> str:
     metric = ""
     if status.metric:
         metric = f"  validation {status.metric[0]:.3f} full, {status.metric[1]:.3f} half width"
+    if status.phase == "teacher":
+        return "fine-tuning the teacher"
     return f"loss {status.loss:.3f}{metric}"
 
 
@@ -215,9 +245,11 @@ def _status_text(status: TrainingStatus) -> str:
 @click.option("-o", "--out", "out_dir", type=options.PATH, help="Library folder [default: yours].")
 @click.option("--compute", default="", metavar="TEXT", help="What trained it, for library.toml.")
 @click.option("--overwrite", is_flag=True, help="Replace a library that is there.")
+@skip_broken_option
 def publish_modules(
-    run_dir: Path, data_dir: Path, out_dir: Path | None, compute: str, overwrite: bool
-) -> None:
+    run_dir: Path, data_dir: Path, out_dir: Path | None, compute: str, overwrite: bool,
+    skip_broken: bool,
+) -> None:  # fmt: skip
     """Measure a trained supernet and write it as a module library.
 
     \b
@@ -229,6 +261,6 @@ def publish_modules(
     with progress() as report:
         folder = api.publish(
             run_dir, data_dir=data_dir, out_dir=out_dir, compute=compute, overwrite=overwrite,
-            report=report,
+            skip_broken=skip_broken, report=report,
         )  # fmt: skip
     click.echo(str(folder))

@@ -140,6 +140,7 @@ def _plan(contents: Contents) -> dict[str, Any]:
         "library": plan.library,
         "library_id": plan.library_id,
         "normalization": plan.normalization,
+        "is_modulated": plan.is_modulated,
         "counted": {
             "mparams": estimate.mparams,
             "mmacs": estimate.mmacs,

@@ -13,6 +13,7 @@ from .graph.network import Array, Network, model_from_network
 from .graph.normalization import estimate_moments, fold_norms, with_moments
 from .graph.postprocess import with_detections, with_probabilities
 from .library.library import CLASSES, NORMALIZATIONS, ModuleLibrary
+from .modulation import modulated
 from .schema import Parity, Plan
 from .stored_moments import stored_moments
 
@@ -82,7 +83,7 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
     reference = mask(_normalized(library, plan), library.slots, active)
     dense = linked.cut
     if plan.normalization == "reestimated":
-        dense = cut(library.network, library.slots, active)
+        dense = cut(_conditioned(library, plan), library.slots, active)
     classes = list(active[CLASSES])
     inputs = proof_inputs(library.input_size)
     outputs = {
@@ -142,11 +143,25 @@ def _active(library: ModuleLibrary, plan: Plan) -> dict[str, tuple[int, ...]]:
     return {**plan.active, CLASSES: library.class_indices(plan.task)}
 
 
-def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
-    """The whole network with the statistics that the plan asks for, before the cut."""
-    if plan.normalization != "stored":
+def _conditioned(library: ModuleLibrary, plan: Plan) -> Network:
+    """The whole network with the modulation that the plan asks for.
+
+    Raises:
+        DataError: The plan is modulated and the library holds no modulation.
+    """
+    if not plan.is_modulated:
         return library.network
-    return with_moments(library.network, stored_moments(library, plan.counts))
+    if library.modulation is None:
+        raise DataError(f"The plan is modulated, but library '{library.name}' has no modulation.")
+    return modulated(library.network, library.modulation, library.class_indices(plan.task))
+
+
+def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
+    """The whole network with the modulation and the statistics of the plan, before the cut."""
+    network = _conditioned(library, plan)
+    if plan.normalization != "stored":
+        return network
+    return with_moments(network, stored_moments(library, plan.counts))
 
 
 def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:

@@ -298,6 +298,7 @@ class Plan:
         active: Per block slot the indices of the active modules, rising; () skips the block.
         input_size: Side of the input in pixels.
         normalization: "sliced", "stored" or "reestimated".
+        is_modulated: Whether scales and shifts are those generated for the task's classes.
         precision: Precision of the weights, "fp32".
         sparsity: Share of the module parameters that is left out, in [0, 1).
     """
@@ -308,6 +309,7 @@ class Plan:
     active: Mapping[str, tuple[int, ...]]
     input_size: int
     normalization: str = "stored"
+    is_modulated: bool = False
     precision: str = "fp32"
     sparsity: float = 0.0
 
@@ -327,6 +329,7 @@ class Plan:
             sorted(self.active.items()),
             self.input_size,
             self.normalization,
+            self.is_modulated,
             self.precision,
         ]
         return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:16]

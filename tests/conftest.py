@@ -19,7 +19,8 @@ from nnfactory.factory.library import library, store, writer
 from nnfactory.factory.sampling import sample_widths
 
 ROOT = Path(__file__).resolve().parents[1]
-SIDE = 32
+SIDES = (32, 16)
+SIDE = SIDES[0]
 CLASSES = {
     "cls": (
         "goldfish, Carassius auratus",
@@ -37,6 +38,14 @@ hypothesis.settings.register_profile("suite", deadline=None, max_examples=20, de
 hypothesis.settings.load_profile("suite")
 
 
+def _pretty(self, printer, cycle) -> None:
+    printer.text(f"<{self.name} at {self.input_size} px>")
+
+
+# A failing property shows its arguments: field by field, a library would keep it busy for minutes.
+library.ModuleLibrary._repr_pretty_ = _pretty  # type: ignore[attr-defined]
+
+
 def architecture(kind: str, **changes: object):
     """A small supernet: 4 blocks, and two heads for detection."""
     from nnfactory.factory.supernet.recipe import Architecture, Stage
@@ -45,6 +54,7 @@ def architecture(kind: str, **changes: object):
     shape: dict = {
         "kind": kind,
         "input_size": SIDE,
+        "input_sizes": SIDES,
         "mean": (0.5, 0.45, 0.4),
         "std": (0.25, 0.3, 0.2),
         "stem_channels": 8,
@@ -102,7 +112,7 @@ def numpy_weights(network) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}
 
 
-def _statistics(network, slots, plans: int) -> library.Statistics:
+def _statistics(network, slots, plans: int, side: int) -> library.Statistics:
     rng = np.random.default_rng(5)
     blocks = [slot for slot in slots if slot.kind == "block"]
     full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
@@ -110,7 +120,7 @@ def _statistics(network, slots, plans: int) -> library.Statistics:
     rows = []
     for widths in counts:
         active = {slot.name: range(w) for slot, w in zip(blocks, widths, strict=True)}
-        images = rng.random((4, 3, SIDE, SIDE), dtype=np.float32)
+        images = rng.random((4, 3, side, side), dtype=np.float32)
         rows.append(normalization.estimate_moments(cut.mask(network, slots, active), images))
     return library.Statistics(
         counts=np.array(counts, np.int64),
@@ -119,15 +129,20 @@ def _statistics(network, slots, plans: int) -> library.Statistics:
     )
 
 
-def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[accuracy.Pair]:
-    """Measured networks as they could be: accuracy rises with the value of the plan."""
+def synthetic_pairs(
+    n: int, seed: int, classes: int, blocks: int = 4, handicap: float = 0.0
+) -> list[accuracy.Pair]:
+    """Measured networks as they could be: accuracy rises with the value of the plan.
+
+    ``handicap`` is what all of them lack, in logits.
+    """
     rng = np.random.default_rng(seed)
     pairs = []
     for number in range(n):
         size = int(rng.integers(2, classes + 1))
         share, strength = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.4, 0.8))
         odds = accuracy.logit(strength) - 2.0 * (1 - share) - 0.3 * np.log(size)
-        odds += rng.normal(0.0, 0.25)
+        odds += rng.normal(0.0, 0.25) - handicap
         pairs.append(
             accuracy.Pair(
                 classes=tuple(range(size)),
@@ -140,6 +155,28 @@ def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[ac
             )
         )
     return pairs
+
+
+def _size_data(network, slots, classes: int, side: int) -> library.SizeData:
+    """Measurements as they could be; at the smaller size every network is less accurate."""
+    rng = np.random.default_rng(side)
+    blocks = [slot for slot in slots if slot.kind == "block"]
+    curves = []
+    for slot in blocks:
+        rising = np.cumsum(rng.uniform(0.1, 1.0, (classes, slot.groups)), 1).astype(np.float32)
+        curves.append(np.pad(rising, ((0, 0), (1, 0))))
+    handicap = 0.0 if side == SIDE else 0.9
+    pairs = synthetic_pairs(60, 11, classes, len(blocks), handicap)
+    return library.SizeData(
+        curves=np.concatenate(curves, 1),
+        statistics=_statistics(network, slots, plans=4, side=side),
+        accuracy={
+            "fit": accuracy.fit_accuracy(pairs),
+            "per_class": [round(0.5 + 0.04 * index, 2) for index in range(classes)],
+            "split": "validation",
+            "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        },
+    )
 
 
 def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Path:
@@ -156,13 +193,6 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         width: (rng.uniform(0.5, 1.5, (len(classes), len(ranks))) * 0.8**ranks).astype(np.float32)
         for width in ("full", "half")
     }
-    steps = rng.uniform(0.1, 1.0, (len(classes), len(ranks))).astype(np.float32)
-    curves, start = [], 0
-    for slot in slots[:-1]:
-        rising = np.cumsum(steps[:, start : start + slot.groups], 1)
-        curves.append(np.pad(rising, ((0, 0), (1, 0))))
-        start += slot.groups
-    pairs = synthetic_pairs(60, 11, len(classes), blocks=sum(s.kind == "block" for s in slots))
     card = {
         "schema": 1,
         "name": folder.name,
@@ -172,7 +202,7 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         "wordnet": list(WORDNET if kind == "cls" else ()),
         "input": {
             "size": SIDE,
-            "sizes": [SIDE],
+            "sizes": list(SIDES),
             "color": "RGB",
             "range": [0.0, 1.0],
             "resize": "letterbox" if kind == "det" else "center-crop",
@@ -207,30 +237,32 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         network=network,
         slots=slots,
         importance=importance,
-        sizes={
-            SIDE: library.SizeData(
-                curves=np.concatenate(curves, 1),
-                statistics=_statistics(network, slots, plans=4),
-                accuracy={
-                    "fit": accuracy.fit_accuracy(pairs),
-                    "per_class": [round(0.5 + 0.04 * index, 2) for index in range(len(classes))],
-                    "split": "validation",
-                    "pairs": [dataclasses.asdict(pair) for pair in pairs],
-                },
-            )
-        },
+        sizes={side: _size_data(network, slots, len(classes), side) for side in SIDES},
     )
     return folder
 
 
+def with_size_data(of: library.ModuleLibrary, **changes: object) -> library.ModuleLibrary:
+    """The library with other measurements at its input size."""
+    data = dataclasses.replace(of.sizes[of.input_size], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(of, sizes={**of.sizes, of.input_size: data})
+
+
 def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.LatencyTable:
-    """A synthetic table in whole nanoseconds: every block that runs costs something at once."""
+    """A synthetic table in whole nanoseconds: every block that runs costs something at once.
+
+    A quarter of all costs does not depend on the input size.
+    """
     rng = np.random.default_rng(13)
+
+    def scaled(ns: int) -> int:
+        return ns * (SIDE**2 + 3 * of.input_size**2) // (4 * SIDE**2)
+
     slots = {}
     for slot in of.slots:
         steps = rng.integers(2_000, 9_000, slot.groups)
         start = 0 if slot.kind == "classes" else 20_000
-        slots[slot.name] = (0, *(start + int(total) for total in np.cumsum(steps)))
+        slots[slot.name] = (0, *(scaled(start + int(total)) for total in np.cumsum(steps)))
     entries: dict = {
         "device": "toy-device",
         "library": of.id,
@@ -238,7 +270,7 @@ def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.Latenc
         "runtime": "toy 1.0",
         "precision": "fp32",
         "threads": 1,
-        "fixed_ns": 150_000,
+        "fixed_ns": scaled(40_000),
         "slots": slots,
         "tail": {90: 1.05, 95: 1.1, 99: 1.3},
         "error_low": 0.9,
@@ -283,6 +315,7 @@ def toy_parts():
 
     return SimpleNamespace(
         side=SIDE,
+        sides=SIDES,
         classes=CLASSES,
         wordnet=WORDNET,
         architecture=architecture,
@@ -291,6 +324,7 @@ def toy_parts():
         weights=numpy_weights,
         pairs=synthetic_pairs,
         write=write_toy,
+        with_size_data=with_size_data,
     )
 
 

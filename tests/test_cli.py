@@ -224,6 +224,9 @@ def test_no_command_at_all_shows_the_help(run: Run):
         (["--device", "no-such.toml"], "no-such.toml"),
         (["--task", "seg"], "cls"),
         (["--library", "no-such"], "modules list"),
+        (["--imgsz", "0"], "x>=1"),
+        (["--imgsz", "large"], "integer"),
+        (["--imgsz", "24"], "it was trained at 32, 16"),
         (["surplus"], "surplus"),
     ],
 )
@@ -269,7 +272,7 @@ def test_misspelt_command_is_a_usage_error(run: Run):
     ("words", "name"),
     [
         (["--latency", "1us"], "latency"),
-        (["--params", "1k"], "params"),
+        (["--params", "0.2k"], "params"),
         (["--memory", "1kB"], "memory"),
         (["--sparsity", "0.9999"], "sparsity"),
     ],
@@ -292,7 +295,7 @@ def test_infeasible_budget_prints_the_tightest_value(
 
 
 def test_several_infeasible_budgets_are_all_named(build: Run):
-    finished = build("--latency", "1us", "--params", "1k", "--json")
+    finished = build("--latency", "1us", "--params", "0.2k", "--json")
     assert finished.exit_code == 3
     assert set(error_of(finished)["tightest"]) == {"latency", "params"}
 
@@ -629,6 +632,42 @@ def test_printed_commands_build_the_plans_of_the_frontier(
         assert json.loads(finished.stdout)["plan"]["id"] == point["plan"]
 
 
+def test_printed_commands_name_the_input_size_of_their_point(build: Run):
+    points = json.loads(build("--json", "-o", "best", device="host").stdout)["frontier"]
+    assert {point["input_size"] for point in points} == {16, 32}
+    printed = build("-o", "best", device="host").stdout.splitlines()
+    lines = [line for line in printed if line.startswith("  nnfactory build")]
+    for line, point in zip(lines, points, strict=True):
+        assert f" --imgsz {point['input_size']} --latency " in line
+        assert line.count("--imgsz") == 1
+        assert point["command"] == line.strip()
+
+
+def test_asked_input_size_is_built_recorded_and_printed_again(build: Run, folder: Path):
+    finished = build("--imgsz", "16", "-o", "made")
+    assert finished.exit_code == 0
+    assert " at 16 px; " in finished.stdout
+    manifest = check_artifact(folder / "made")
+    assert manifest["plan"]["input_size"] == 16
+    assert " --imgsz 16" in manifest["provenance"]["command"]
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("  nnfactory build")]
+    assert lines
+    assert all(line.count("--imgsz 16 --latency") == 1 for line in lines)
+    table = json.loads(build("--imgsz", "16", "-o", "made", "--json").stdout)
+    assert table["plan"]["input_size"] == 16
+    assert {point["input_size"] for point in table["frontier"]} == {16}
+
+
+def test_budget_chooses_the_input_size(build: Run, folder: Path):
+    points = json.loads(build("--json", "-o", "best", device="host").stdout)["frontier"]
+    for number, size in ((0, 16), (-1, 32)):
+        limit = f"{points[number]['latency_ms']['value'] + 5e-4:.3f}ms"
+        finished = build("--latency", limit, "--overwrite", "-o", "made", device="host")
+        assert finished.exit_code == 0
+        assert f" at {size} px; " in finished.stdout
+    assert "--imgsz" not in check_artifact(folder / "made")["provenance"]["command"]
+
+
 def test_printed_commands_keep_the_classes(build_cls: Run):
     finished = build_cls("--classes", "goldfish,bullfrog", "--class", "tailed frog, bell toad")
     lines = [line for line in finished.stdout.splitlines() if line.startswith("  nnfactory build")]
@@ -646,9 +685,30 @@ def test_plan_prints_the_frontier_and_writes_nothing(
     assert finished.exit_code == 0
     assert "estimated" in finished.stdout
     assert "next: nnfactory build" in finished.stdout
+    assert " 32 px " in finished.stdout
     finished = run("plan", "--device", "host", *words)
+    for size in (16, 32):
+        assert f" {size} px " in finished.stdout
     assert "measured table" in finished.stdout
     assert is_empty(folder)
+
+
+def test_plan_of_one_input_size_shows_that_size_and_its_command(
+    run: Run, toy_library: ModuleLibrary, samples: list[float]
+):
+    words = ("plan", "--device", "host", "--task", toy_library.kind, "--imgsz", "16",
+             "--library", toy_library.folder)  # fmt: skip
+    finished = run(*words)
+    assert finished.exit_code == 0
+    assert " 16 px " in finished.stdout
+    assert "32 px" not in finished.stdout
+    (command,) = [line for line in finished.stdout.splitlines() if line.startswith("next: ")]
+    assert command.count("--imgsz 16 --latency") == 1
+    points = json.loads(run(*words, "--json").stdout)["points"]
+    assert {point["input_size"] for point in points} == {16}
+    finished = run(*command.split()[2:], "-o", "made", "--json")
+    assert finished.exit_code == 0, finished.output
+    assert json.loads(finished.stdout)["plan"]["input_size"] == 16
 
 
 def test_run_draws_a_picture_for_a_detector_and_prints_classes_for_a_classifier(

@@ -143,6 +143,7 @@ def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, in
         active={slot: tuple(range(count)) for slot, count in counts.items()},
         input_size=library.input_size,
         normalization=library.normalization,
+        is_modulated=library.modulation is not None,
         sparsity=footprint(library).sparsity({**counts, CLASSES: len(task.classes)}),
     )
 

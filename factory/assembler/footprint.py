@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..graph.costs import op_costs, parameter_count
+from ..graph.cut import cut
 from ..graph.memory import activation_bytes, live_tensors
 from ..graph.network import Network, tensor_shapes
 from ..graph.normalization import fold_norms
@@ -125,7 +126,9 @@ def _live_bytes(
 ) -> tuple[dict[str, tuple[int, ...]], int]:
     """Per block slot and count, and outside the blocks, the largest sum of live activations.
 
-    The tensors of the classes are counted at full size: they are small.
+    A node outside a block whose sum is smaller without the block counts with it: the shortcut of
+    a block that runs finds the input of the block still alive. The tensors of the classes are
+    counted at full size: they are small.
     """
     rows = live_tensors(network)
     owner = {name: slot for slot in library.blocks for name in slot.nodes}
@@ -133,17 +136,30 @@ def _live_bytes(
         name: [live for node, live in zip(network.nodes, rows, strict=True) if node.name in nodes]
         for name, nodes in ((slot.name, set(slot.nodes)) for slot in library.blocks)
     }
-    outside = [
-        live for node, live in zip(network.nodes, rows, strict=True) if node.name not in owner
-    ]
-    result = {}
+    outside = {
+        node.name: activation_bytes(live, shapes)
+        for node, live in zip(network.nodes, rows, strict=True)
+        if node.name not in owner
+    }
+    result, fixed = {}, dict(outside)
     for slot in library.blocks:
+        skipped = cut(network, [slot], {slot.name: ()})
+        without = {
+            node.name: activation_bytes(live, shapes)
+            for node, live in zip(skipped.nodes, live_tensors(skipped), strict=True)
+            if node.name in outside
+        }
+        freed = [name for name, size in without.items() if size < outside[name]]
         sizes = []
         for count in range(slot.groups + 1):
             narrow = narrowed_shapes(shapes, network, slot, count)
             sizes.append(max(activation_bytes(live, narrow) for live in running[slot.name]))
-        result[slot.name] = (0 if slot.min_groups == 0 else sizes[0], *sizes[1:])
-    return result, max(activation_bytes(live, shapes) for live in outside)
+        sizes = [max([size, *(outside[name] for name in freed)]) for size in sizes]
+        if slot.min_groups == 0:
+            sizes[0] = max((without[name] for name in freed), default=0)
+        result[slot.name] = tuple(sizes)
+        fixed = {name: size for name, size in fixed.items() if name not in freed}
+    return result, max(fixed.values())
 
 
 def full_counts(library: ModuleLibrary) -> dict[str, int]:

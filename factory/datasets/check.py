@@ -92,7 +92,7 @@ def _usable(record: Record, input_size: int) -> tuple[tuple[Box, ...], list[Prob
         clipped, found = _clipped(box, record)
         side = _least_side(clipped, record, input_size) if clipped else LEAST_SIDE
         if not found and side < LEAST_SIDE:
-            message = f"{_extent(box)} pixels are {side:.1f} in an input of {input_size}"
+            message = f"{_extent(box)} pixels are {side:.3g} in an input of {input_size}"
             found = ("small-box", message)
         if found:
             code, message = found

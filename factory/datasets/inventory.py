@@ -148,7 +148,7 @@ def refuse_errors(inventory: Inventory, *, skip_broken: bool) -> tuple[Problem, 
         raise DataError(f"{inventory.folder} cannot be trained on: {listed}.")
     if errors and not skip_broken:
         raise DataError(
-            f"{inventory.folder} has {len(errors)} errors: {counts_text(errors)}.",
+            f"{inventory.folder} has errors that are not skipped: {counts_text(errors)}.",
             hints=[
                 f"nnfactory modules check {inventory.folder} lists them",
                 f"--skip-broken leaves {left_out_text(errors)} out",

@@ -48,7 +48,15 @@ def read_pack(path: Path) -> NDArray[np.uint8]:
 
 
 def load_cls_packs(folder: Path, wanted: tuple[str, ...]) -> DataSet:
-    """``train.npz``, every twentieth image of a class for validation; ``val.npz`` is test."""
+    """``train.npz``, every twentieth image of a class for validation; ``val.npz`` is test.
+
+    Args:
+        folder: Holds both, with ``label``, and ``classes.json``.
+        wanted: Splits to decode; the others stay empty.
+
+    Raises:
+        DataError: The folder holds no such data.
+    """
     try:
         listed = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         with np.load(folder / "train.npz", allow_pickle=False) as pack:
@@ -94,6 +102,13 @@ def load_det_pack(folder: Path, wanted: tuple[str, ...]) -> DataSet:
 
     Frames come from videos, so one frame between the two parts is dropped, as the data set does
     between training and test.
+
+    Args:
+        folder: Holds ``images.npz`` and ``annotations.json`` with ``split`` per image.
+        wanted: Splits to keep; the others stay empty.
+
+    Raises:
+        DataError: The folder holds no such data.
     """
     try:
         notes = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))

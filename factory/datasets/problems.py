@@ -72,6 +72,12 @@ def counts_text(problems: Iterable[Problem]) -> str:
     return ", ".join(f"{count} {code}" for code, count in counts.most_common())
 
 
+def left_out_lines(problems: Iterable[Problem]) -> str:
+    """One line per error: code, file and message, separated by tabs."""
+    rows = [(found.code, found.file, found.message) for found in errors_of(problems)]
+    return "".join("\t".join(row).replace("\n", " ") + "\n" for row in rows)
+
+
 def left_out_text(problems: Iterable[Problem]) -> str:
     """How many images and boxes the errors leave out, such as "1 image and 2 boxes"."""
     errors = errors_of(problems)

@@ -61,9 +61,8 @@ def divide(
     Raises:
         DataError: ``policy`` is none of these, or the data has not the splits for it.
     """
-    given = {record.split for record in records} - {""}
-    if len(given) == 1:
-        given = set()
+    marked = {record.split for record in records} - {""}
+    given = marked if len(marked) > 1 else set()  # one split alone divides nothing
     policy = policy or _choice(given, records, digests, len(classes))
     match = _POLICY.fullmatch(policy)
     if match is None:
@@ -77,6 +76,8 @@ def divide(
     else:
         parts = _hashed(digests, np.arange(len(records)), SHARES, salt)
         text = f"70/15/15 by the hash of the image bytes (number {salt})"
+        if marked:
+            text += f"; that the data marks {' and '.join(sorted(marked))} images is not used"
     unplaced = [] if policy.startswith("hash") else _without_split(records)
     problems = (*unplaced, *_scarce(records, classes, parts))
     return Division(parts=parts, policy=policy, text=text, problems=problems)
@@ -96,6 +97,11 @@ def _choice(given: set[str], records: Sequence[Record], digests: Sequence[str], 
         mine = [index for index, record in enumerate(records) if record.split == "train"]
         salt = _best_salt(records, digests, np.array(mine, np.int64), _without_test(), k)
         return f"given + hash {salt}"
+    if given:
+        raise DataError(
+            f"The data has the splits {' and '.join(sorted(given))}, but no images for training.",
+            hints=["name the folder, file or list of the training images 'train'"],
+        )
     everything = np.arange(len(records))
     return f"hash {_best_salt(records, digests, everything, SHARES, k)}"
 
@@ -149,13 +155,23 @@ def _hashed(
     splits: Sequence[str] = SPLITS,
 ) -> dict[str, Index]:
     """The images at ``index`` by split."""
-    drawn = np.searchsorted(np.cumsum(shares)[:2], _uniform(digests, index, salt), side="right")
+    drawn = _drawn(_seeds(digests, index), shares, salt)
     return {split: index[drawn == number] for number, split in enumerate(splits)}
 
 
-def _uniform(digests: Sequence[str], index: Index, salt: int) -> NDArray[np.float64]:
-    """A number in [0, 1) per image that follows from its bytes and ``salt``: SplitMix64."""
-    seeds = np.array([int(digests[i][:16], 16) for i in index], np.uint64)
+def _seeds(digests: Sequence[str], index: Index) -> NDArray[np.uint64]:
+    """The first 64 bits of the digests at ``index``."""
+    return np.array([int(digests[i][:16], 16) for i in index], np.uint64)
+
+
+def _drawn(seeds: NDArray[np.uint64], shares: tuple[float, float, float], salt: int) -> Index:
+    """Number of the split of every image."""
+    drawn = np.searchsorted(np.cumsum(shares)[:2], _uniform(seeds, salt), side="right")
+    return drawn.astype(np.int64)
+
+
+def _uniform(seeds: NDArray[np.uint64], salt: int) -> NDArray[np.float64]:
+    """A number in [0, 1) per image that follows from its seed and ``salt``: SplitMix64."""
     step = np.uint64((salt + 1) * 0x9E3779B97F4A7C15 & _MASK)
     z = seeds + step
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -176,9 +192,9 @@ def _best_salt(
     images, labels = _examples([records[i] for i in index])
     totals = np.bincount(labels, minlength=k)  # (K,)
     expected = np.outer(shares, [*totals, len(index)])  # (3, K + 1)
-    scores = []
+    seeds, scores = _seeds(digests, index), []
     for salt in range(SALTS):
-        drawn = np.searchsorted(np.cumsum(shares)[:2], _uniform(digests, index, salt), side="right")
+        drawn = _drawn(seeds, shares, salt)
         counts = np.bincount(drawn[images] * k + labels, minlength=3 * k).reshape(3, k)
         found = np.column_stack((counts, np.bincount(drawn, minlength=3)))  # (3, K + 1)
         absent = ((found == 0) & (expected > 0)).sum()
@@ -188,11 +204,7 @@ def _best_salt(
 
 def _examples(records: Sequence[Record]) -> tuple[Index, Index]:
     """Image and class of every example: of every labelled image and of every box."""
-    pairs = [
-        (index, label)
-        for index, record in enumerate(records)
-        for label in _labels(record)
-    ]
+    pairs = [(index, label) for index, record in enumerate(records) for label in _labels(record)]
     flat = np.array(pairs, np.int64).reshape(-1, 2)
     return flat[:, 0], flat[:, 1]
 

@@ -68,6 +68,8 @@ class ModuleLibrary:
         importance: (K, M) per class the importance of every block module, slot after slot, at
             "full" and at "half" width.
         sizes: What was measured, by input size.
+        modulation: (K, D) one vector per class, whose mean over a task's classes modulates the
+            normalizations; None where that was not learned or did not help.
         folder: Where it is.
     """
 
@@ -84,6 +86,7 @@ class ModuleLibrary:
     slots: tuple[Slot, ...]
     importance: Mapping[str, Array]
     sizes: Mapping[int, SizeData]
+    modulation: Array | None
     folder: Path
 
     @property

@@ -25,6 +25,7 @@ else:
 from ..errors import DataError, NNFactoryError, UnknownNameError
 from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
+from ..modulation import modulation_width
 from ..schema import Module, OwnedRange, Slot
 from .library import ModuleLibrary, SizeData, Statistics
 
@@ -160,8 +161,18 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         slots=slots,
         importance=importance,
         sizes=sizes,
+        modulation=_modulation(folder, values, network, classes),
         folder=folder,
     )
+
+
+def _modulation(
+    folder: Path, values: Mapping[str, Array], network: Network, classes: int
+) -> Array | None:
+    vectors = values.get("modulation")
+    if vectors is not None and vectors.shape != (classes, modulation_width(network)):
+        raise DataError(f"{folder}: the modulation does not fit the network.")
+    return vectors
 
 
 def _sizes(folder: Path, sizes: list[int], values: Mapping[str, Array]) -> dict[int, SizeData]:

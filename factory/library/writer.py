@@ -29,6 +29,7 @@ def write_library(
     slots: Sequence[Slot],
     importance: Mapping[str, Array],
     sizes: Mapping[int, SizeData],
+    modulation: Array | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write every file beside ``folder``, then move the whole into place.
@@ -40,6 +41,7 @@ def write_library(
         slots: Its modules.
         importance: See :class:`ModuleLibrary`.
         sizes: What was measured, by input size.
+        modulation: See :class:`ModuleLibrary`; kept as float16.
         overwrite: Replace what is there.
 
     Raises:
@@ -58,6 +60,8 @@ def write_library(
             f"curves.{size}": np.ascontiguousarray(data.curves, np.float32)
             for size, data in sizes.items()
         }
+        if modulation is not None:
+            arrays["modulation"] = np.ascontiguousarray(modulation, np.float16)
         save_file(arrays, staging / "values.safetensors")
         _write_statistics(staging / "statistics.npz", sizes)
         accuracy = {str(size): data.accuracy for size, data in sizes.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Array = NDArray[np.float32]
-
-MAX_BOXES = 8  # boxes kept per training image
 
 
 def tensor_from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
@@ -95,7 +94,7 @@ def augment_det(
         mosaic: Share of the results that show four images, each around one of its boxes.
 
     Returns:
-        Images of the same shape, and boxes (B, MAX_BOXES, 5) padded with class -1. A box with
+        Images of the same shape, and boxes (B, M, 5) padded with class -1. A box with
         less than 40 % of its area left in the picture is dropped.
     """
     b, _, side, _ = images.shape
@@ -123,7 +122,24 @@ def augment_det(
         for place, source, view in zip(places, sources, views, strict=True):
             kept = _move_boxes(boxes[source], *view, side, extent)
             rows[place].append(kept + np.array([0, x, y, x, y], np.float32))
-    return _recolored(canvas, rng), torch.from_numpy(_padded(rows))
+    return _recolored(canvas, rng), torch.from_numpy(
+        padded_boxes([np.concatenate(parts) for parts in rows])
+    )
+
+
+def mirrored(
+    images: Tensor, boxes: Sequence[Array], rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Half of the images mirrored left to right, and boxes (B, M, 5) padded with class -1."""
+    side = images.shape[3]
+    flip = rng.random(len(images)) < 0.5
+    turned = torch.where(torch.from_numpy(flip)[:, None, None, None], images.flip(3), images)
+    rows = []
+    for mine, is_flipped in zip(boxes, flip, strict=True):
+        rows.append(mine.copy())
+        if is_flipped:
+            rows[-1][:, [1, 3]] = side - mine[:, [3, 1]]
+    return turned, torch.from_numpy(padded_boxes(rows))
 
 
 def _recolored(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -136,12 +152,12 @@ def _recolored(images: Tensor, rng: np.random.Generator) -> Tensor:
     return (((images - middle) * contrast + middle) * gain * tint).clamp(0, 1)
 
 
-def _padded(rows: list[list[Array]]) -> NDArray[np.float32]:
-    """Boxes of every image in one array (B, MAX_BOXES, 5), padded with class -1."""
-    targets = np.full((len(rows), MAX_BOXES, 5), -1, np.float32)
-    for target, parts in zip(targets, rows, strict=True):
-        found = np.concatenate(parts)[:MAX_BOXES]
-        target[: len(found)] = found
+def padded_boxes(boxes: Sequence[Array]) -> NDArray[np.float32]:
+    """Boxes of every image in one array (B, M, 5), padded with class -1; M is at least 1."""
+    most = max([1, *(len(rows) for rows in boxes)])
+    targets = np.full((len(boxes), most, 5), -1, np.float32)
+    for target, rows in zip(targets, boxes, strict=True):
+        target[: len(rows)] = rows
     return targets
 
 

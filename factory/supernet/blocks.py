@@ -16,6 +16,10 @@ class ConvNorm(nn.Module):
 
     A narrowed call normalizes with the statistics of its own batch and leaves the running
     statistics alone: those belong to the full network.
+
+    Attributes:
+        fixed: Mean and variance (c_out,), scale and shift (B, c_out) of linked networks, that
+            narrowed calls use instead; None while the supernet is trained.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
@@ -23,6 +27,7 @@ class ConvNorm(nn.Module):
         padding = padding_of(kernel, stride)
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
+        self.fixed: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def forward(
         self, x: Tensor, *, c_in: int | None = None, c_out: int | None = None, own: bool = True
@@ -40,6 +45,10 @@ class ConvNorm(nn.Module):
         y = F.conv2d(x, weight, None, self.conv.stride, self.conv.padding)
         if own:
             return cast(Tensor, self.norm(y))
+        if self.fixed is not None:
+            mean, variance, scale, shift = (part[..., :c_out] for part in self.fixed)
+            unit = F.batch_norm(y, mean, variance, training=False)
+            return unit * scale[:, :, None, None] + shift[:, :, None, None]
         return F.batch_norm(
             y, None, None, self.norm.weight[:c_out], self.norm.bias[:c_out], training=True
         )

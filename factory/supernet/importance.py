@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..datasets import Images
 from ..graph.network import Array
-from .augment import MAX_BOXES, tensor_from_pixels
+from .augment import padded_boxes, tensor_from_pixels
 from .detection_loss import detection_loss
 from .network import Classifier, Detector, boxes_from_distances
 
@@ -155,9 +155,7 @@ def _box_loss(
 ) -> Tensor:  # fmt: skip
     logits, raw = network(inputs, widths, gates)
     centers, strides = network.anchors(inputs.shape[2])
-    targets = np.full((len(images), MAX_BOXES, 5), -1, np.float32)
-    for row, boxes in zip(targets, images.boxes, strict=True):
-        row[: min(MAX_BOXES, len(boxes))] = boxes[:MAX_BOXES]
+    targets = padded_boxes(images.boxes)
     masked = logits.masked_fill(~allowed[:, None], -1e4)
     boxes_xyxy = boxes_from_distances(raw, centers, strides)
     return detection_loss(masked, boxes_xyxy, torch.from_numpy(targets), centers, strides, top=1)

@@ -140,8 +140,9 @@ def linked_network(library: ModuleLibrary, plan: Plan, source: Images) -> Networ
 
 
 def full_network(library: ModuleLibrary, source: Images) -> Network:
-    """The network with every module and every class."""
+    """The network with every module and every class, as it was trained."""
     plan = plan_from_counts(library, library.task(), full_counts(library))
+    plan = replace(plan, is_modulated=False)
     return linked_network(library, plan, source)
 
 
@@ -202,6 +203,16 @@ def with_best_normalization(
         means[mode] = round(float(np.mean(scores)), 4)
     free = max(IMAGE_FREE, key=lambda mode: means[mode])
     return replace(library, normalization=free), means
+
+
+def mean_accuracy(library: ModuleLibrary, data: DataSet, report: Report, name: str) -> float:
+    """Mean accuracy of optimized plans of random tasks on validation images."""
+    scores = []
+    for done, (task, share) in enumerate(trials := _trials(library, 4)):
+        plan = optimized_plan(library, task, share)
+        scores.append(plan_accuracy(library, plan, data.validation, data.train)[0])
+        report(f"{name} networks", done + 1, len(trials))
+    return round(float(np.mean(scores)), 4)
 
 
 def best_normalization(means: Mapping[str, float]) -> str:

@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..accuracy_measurement import images_at, measure_accuracy
-from ..datasets import DataSet
+import numpy as np
+
+from ..accuracy_measurement import hits, images_at, measure_accuracy, run_on_images
+from ..datasets import DataSet, Images
 from ..graph.network import Array, Network
 from ..library.library import ModuleLibrary
 from ..library.writer import write_library
 from ..schema import Slot
 from . import measurements as measure
-from .importance import measure_importance
+from .coco import coco_scores
+from .conditioning import learn_modulation
+from .importance import image_labels, measure_importance
 from .measurements import Report
 from .network import Classifier, Detector
 from .onnx_graph import network_from_weights
@@ -62,27 +66,25 @@ def publish(
     draft, sources = measure.with_best_values(
         _with_curves(draft, network, data, report), data, report
     )
-    draft = measure.with_size_data(
-        draft, statistics=measure.measure_statistics(draft, data.train, report)
-    )
-    draft, modes = measure.with_best_normalization(draft, data, report)
+    local = {size: _data_at(data, size) for size in shape.input_sizes}
     for size in shape.input_sizes:
-        draft = _measured_at(draft.at(size), network, data, report).at(shape.input_size)
+        draft = _measured_at(draft.at(size), network, local[size], report).at(shape.input_size)
+    draft, modes = measure.with_best_normalization(draft, data, report)
+    draft, gains = _with_modulation(draft, network, data, recipe, report)
+    for size in shape.input_sizes:
+        pairs = measure.PAIRS if size == shape.input_size else measure.PAIRS // 2
+        table = measure.accuracy_table(draft.at(size), local[size], pairs, report)
+        draft = measure.with_size_data(draft.at(size), accuracy=table).at(shape.input_size)
     report("test split", 0, 1)
-    whole = measure.full_network(draft, data.train)
-    metric = measure_accuracy(whole, data.test, len(draft.classes))
     card = {
         **draft.card,
-        "metric": {
-            "name": "top-1" if draft.kind == "cls" else "AP50", "split": "test",
-            "value": round(metric.value, 4), "low": round(metric.low, 4),
-            "high": round(metric.high, 4), "level": metric.level, "n": metric.n,
-        },
+        **_test_figures(draft, data),
         "normalization": {
             "mode": measure.best_normalization(modes), "without_images": draft.normalization,
             "validation": modes,
         },
         "values": {"source": draft.card["values"]["source"], "validation": sources},
+        "modulation": {"used": draft.modulation is not None, "validation": gains},
         "training": {
             "compute": compute, "hours": round(train_seconds / 3600, 2),
             "recipe": table_from_recipe(recipe),
@@ -90,8 +92,47 @@ def publish(
     }  # fmt: skip
     write_library(
         folder, card=card, network=graph, slots=slots, importance=importance, sizes=draft.sizes,
+        modulation=draft.modulation,
         overwrite=overwrite,
     )  # fmt: skip
+
+
+def _test_figures(library: ModuleLibrary, data: DataSet) -> dict[str, Any]:
+    """Metric of the whole network on test images, in all and per class; used once."""
+    whole, test, k = measure.full_network(library, data.train), data.test, len(library.classes)
+    metric = measure_accuracy(whole, test, k)
+    figure: dict[str, Any] = {
+        "name": "top-1" if library.kind == "cls" else "AP50", "split": "test",
+        "value": round(metric.value, 4), "low": round(metric.low, 4),
+        "high": round(metric.high, 4), "level": metric.level, "n": metric.n,
+    }  # fmt: skip
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    counts = {name: _class_counts(images, k) for name, images in splits.items()}
+    rows: list[dict[str, Any]] = [
+        {"name": name, "n": counts["test"][c], **{s: counts[s][c] for s in splits}}
+        for c, name in enumerate(library.classes)
+    ]
+    if library.kind == "det":
+        scores = coco_scores(run_on_images(whole, test.pixels), test.boxes, k)
+        figure["ap50_95"] = round(scores.ap50_95, 4)
+        for row, ap50, ap in zip(rows, scores.class_ap50, scores.class_ap50_95, strict=True):
+            row |= {} if ap50 is None else {"metric": round(ap50, 4)}
+            row |= {} if ap is None else {"ap50_95": round(ap, 4)}
+    else:
+        correct = hits(whole, test)
+        for c, row in enumerate(rows):
+            if row["n"]:
+                row["metric"] = round(float(correct[test.labels == c].mean()), 4)
+    images = {name: len(images) for name, images in splits.items()}
+    return {"metric": figure, "per_class": rows, "data": {**library.card["data"], "images": images}}
+
+
+def _class_counts(images: Images, classes: int) -> list[int]:
+    """Images that show each class."""
+    found = np.zeros(classes, int)
+    for labels in image_labels(images):
+        found[labels] += 1
+    return [int(count) for count in found]
 
 
 def _draft(
@@ -125,7 +166,8 @@ def _draft(
         name=recipe.name, id="draft", kind=shape.kind, card=card, classes=data.classes,
         wordnet=data.wordnet, input_size=shape.input_size, head_strides=shape.head_strides,
         normalization="stored", network=graph, slots=slots, importance=importance,
-        sizes={size: measure.empty_size_data() for size in shape.input_sizes}, folder=folder,
+        sizes={size: measure.empty_size_data() for size in shape.input_sizes}, modulation=None,
+        folder=folder,
     )  # fmt: skip
 
 
@@ -149,15 +191,33 @@ def _with_curves(
 def _measured_at(
     library: ModuleLibrary, network: Classifier | Detector, data: DataSet, report: Report
 ) -> ModuleLibrary:
-    """The library with curves, statistics and accuracy at its input size."""
-    local = _data_at(data, library.input_size)
+    """The library with curves and statistics at its input size."""
     if not library.curves.size:
-        library = _with_curves(library, network, local, report)
-    if library.statistics is None:
-        statistics = measure.measure_statistics(library, local.train, report)
-        library = measure.with_size_data(library, statistics=statistics)
-    largest = library.input_size == max(library.sizes)
-    pairs = measure.PAIRS if largest else measure.PAIRS // 2
-    return measure.with_size_data(
-        library, accuracy=measure.accuracy_table(library, local, pairs, report)
-    )
+        library = _with_curves(library, network, data, report)
+    statistics = measure.measure_statistics(library, data.train, report)
+    return measure.with_size_data(library, statistics=statistics)
+
+
+def _with_modulation(
+    library: ModuleLibrary,
+    network: Classifier | Detector,
+    data: DataSet,
+    recipe: Recipe,
+    report: Report,
+) -> tuple[ModuleLibrary, dict[str, float]]:
+    """Learn the modulation and keep it if it helps on validation images."""
+    if not recipe.conditioning.steps:
+        return library, {}
+    vectors = learn_modulation(
+        network, library, data.train, recipe.conditioning, seed=recipe.training.seed,
+        report=lambda done, total: report("modulation", done, total),
+    )  # fmt: skip
+    gains = {
+        name: measure.mean_accuracy(candidate, data, report, name)
+        for name, candidate in (
+            ("plain", library),
+            ("modulated", replace(library, modulation=vectors)),
+        )
+    }
+    helps = gains["modulated"] > gains["plain"]
+    return (replace(library, modulation=vectors) if helps else library), gains

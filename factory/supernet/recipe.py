@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,25 @@ class Teaching:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conditioning:
+    """How the modulation by the task's classes is learned when publishing.
+
+    Attributes:
+        steps: Optimizer steps; 0 publishes without modulation.
+        batch: Images per step.
+        lr: Peak learning rate of Adam, then a cosine.
+        rank: Directions that the vectors of the classes are made of.
+        plans: Networks in the pool.
+    """
+
+    steps: int = 0
+    batch: int = 128
+    lr: float = 1e-3
+    rank: int = 16
+    plans: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything needed to train one module library again.
 
@@ -167,18 +186,21 @@ class Recipe:
         title: One line for people.
         architecture: Shape of the supernet.
         training: How it is trained.
-        data: Provenance of the data: ``folder``, ``name``, ``origin``, ``license``.
+        data: Provenance of the data: ``folder``, ``name``, ``origin``, ``license``; of a user's own
+            also ``format``, ``split`` and ``classes``.
         weights_license: Licence and conditions of the trained weights.
         teacher: Who teaches the supernet besides the labels.
+        conditioning: How the modulation is learned.
     """
 
     name: str
     title: str
     architecture: Architecture
     training: Training
-    data: dict[str, str]
+    data: dict[str, Any]
     weights_license: str
     teacher: Teaching | None = None
+    conditioning: Conditioning = field(default_factory=Conditioning)
 
 
 def padding_of(kernel: int, stride: int) -> int:
@@ -227,6 +249,7 @@ def recipe_from_table(table: dict[str, Any]) -> Recipe:
         data=table["data"],
         weights_license=table["weights_license"],
         teacher=Teaching(**table["teacher"]) if table.get("teacher") else None,
+        conditioning=Conditioning(**table.get("conditioning", {})),
     )
 
 

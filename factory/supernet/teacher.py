@@ -227,9 +227,9 @@ class QuantizedNetwork(nn.Module):
             self.layers = nn.ModuleDict(
                 {str(i): _read(op, weights) for i, op in enumerate(self.ops) if "layer" in op}
             )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            last = max(int(name) for name in self.layers)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(f"{path} is no 8-bit network: {error!r}.") from error
-        last = max(int(name) for name in self.layers)
         features = len(cast(_Convolution, self.layers[str(last)]).weight)
         self.head = nn.Linear(features, classes)
         nn.init.zeros_(self.head.weight)
@@ -238,8 +238,10 @@ class QuantizedNetwork(nn.Module):
     @staticmethod
     def _body(ops: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The operators before the pool: the old head goes."""
-        end = next(i for i, op in enumerate(ops) if "POOL" in op["op"])
-        return ops[:end]
+        end = [i for i, op in enumerate(ops) if "POOL" in op["op"]]
+        if not end:
+            raise ValueError("no pool")
+        return ops[: end[0]]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""

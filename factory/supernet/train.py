@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..graph.network import Array
 from ..sampling import sample_size, sample_widths
 from ..schema import TrainingStatus
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
+from .distributed import Group, process_group
 from .evaluate import evaluate_network
 from .network import Classifier, Detector, supernet_from_architecture
 from .objective import Objective, objective_for
@@ -49,6 +51,9 @@ def train(
     The order of the images, the augmentation and the sampled widths of a step depend on the seed
     and the step alone, so an interrupted run continues as if it had not been interrupted.
 
+    Under ``torchrun`` every process takes its share of each batch, gradients are averaged, and
+    the first process writes the files; batch normalization stays within a process.
+
     Args:
         recipe: What to train.
         data: Its images.
@@ -71,31 +76,52 @@ def train(
         raise SpecError(
             "A run goes on from its own weights: --resume and --init exclude each other."
         )
-    torch.manual_seed(recipe.training.seed)
-    network = supernet_from_architecture(recipe.architecture)
-    network.to(compute).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if init is not None:
-        _load_init(network, init)
-    optimizer = _optimizer(network, recipe.training)
-    average = copy.deepcopy(network).requires_grad_(False)
-    progress = _start(recipe, run_dir, resume, network, average, optimizer)
-    answers = None
-    if recipe.teacher is not None:
-        if teacher_dir is None:
-            raise DataError("The recipe has a teacher: pass the folder of its files.")
-        answers = teacher_answers(
-            recipe.teacher, teacher_dir, data.train, recipe.architecture.classes, run_dir,
-            seed=recipe.training.seed,
-            report=lambda done, total: report(
-                TrainingStatus(
-                    step=done, steps=total, loss=math.nan, metric=None, seconds=progress.seconds,
-                    phase="teacher",
-                )
-            ),
-        )  # fmt: skip
-    loop = _Loop(recipe, data, run_dir, network, average, optimizer, answers, compute, report)
-    loop.run(progress)
+    with process_group(compute) as group:
+        torch.manual_seed(recipe.training.seed)
+        network = supernet_from_architecture(recipe.architecture)
+        network.to(compute).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if init is not None:
+            _load_init(network, init)
+        optimizer = _optimizer(network, recipe.training)
+        average = copy.deepcopy(network).requires_grad_(False)
+        if group.is_first:
+            progress = _start(recipe, run_dir, resume, network, average, optimizer)
+            answers = _answers(recipe, data, run_dir, teacher_dir, report)
+        group.wait()
+        if not group.is_first:
+            progress = _follow(recipe, run_dir, resume, network, average, optimizer)
+            answers = _answers(recipe, data, run_dir, teacher_dir, report)
+        run = _Run(recipe=recipe, data=data, run_dir=run_dir, compute=compute, group=group)
+        loop = _Loop(run, network, average, optimizer, answers, report)
+        loop.run(progress)
+        group.wait()
     return average
+
+
+def _answers(
+    recipe: Recipe,
+    data: DataSet,
+    run_dir: Path,
+    teacher_dir: Path | None,
+    report: Callable[[TrainingStatus], None],
+) -> TeacherAnswers | None:
+    """What the recipe's teacher says, if it has one."""
+    if recipe.teacher is None:
+        return None
+    if teacher_dir is None:
+        raise DataError("The recipe has a teacher: pass the folder of its files.")
+
+    def status(done: int, total: int) -> None:
+        report(
+            TrainingStatus(
+                step=done, steps=total, loss=math.nan, metric=None, seconds=0.0, phase="teacher"
+            )
+        )
+
+    return teacher_answers(
+        recipe.teacher, teacher_dir, data.train, recipe.architecture.classes, run_dir,
+        seed=recipe.training.seed, report=status,
+    )  # fmt: skip
 
 
 def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> None:
@@ -141,6 +167,20 @@ def _start(
     if progress.recipe != table:
         raise DataError(f"The run in {run_dir} was started with another recipe.")
     return progress
+
+
+def _follow(
+    recipe: Recipe,
+    run_dir: Path,
+    resume: bool,
+    network: torch.nn.Module,
+    average: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Where the first process has begun."""
+    if resume:
+        return load_checkpoint(run_dir / "checkpoint.safetensors", average, network, optimizer)
+    return Progress(step=0, seconds=0.0, recipe=table_from_recipe(recipe))
 
 
 def _optimizer(network: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -191,25 +231,34 @@ class _DeferredInterrupt:
             raise KeyboardInterrupt
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What stays the same during a run."""
+
+    recipe: Recipe
+    data: DataSet
+    run_dir: Path
+    compute: str
+    group: Group
+
+
 class _Loop:
     """One run of the training loop; holds what every step needs."""
 
     def __init__(
         self,
-        recipe: Recipe,
-        data: DataSet,
-        run_dir: Path,
+        run: _Run,
         network: Classifier | Detector,
         average: Classifier | Detector,
         optimizer: torch.optim.Optimizer,
         answers: TeacherAnswers | None,
-        compute: str,
         report: Callable[[TrainingStatus], None],
     ) -> None:
-        self.recipe, self.data, self.run_dir = recipe, data, run_dir
-        self.network, self.optimizer, self.compute = network, optimizer, compute
-        self.average = average
+        self.recipe, self.data, self.run_dir = run.recipe, run.data, run.run_dir
+        self.compute, self.group = run.compute, run.group
+        self.network, self.optimizer, self.average = network, optimizer, average
         self.report = report
+        recipe, data = run.recipe, run.data
         self.objective: Objective = objective_for(network, recipe.training, answers)
         self.per_epoch = len(data.train) // recipe.training.batch
         if not self.per_epoch:
@@ -224,6 +273,8 @@ class _Loop:
         step = progress.step
 
         def save() -> None:
+            if not self.group.is_first:
+                return
             now = Progress(step=step, seconds=time.monotonic() - started, recipe=progress.recipe)
             path = self.run_dir / "checkpoint.safetensors"
             save_checkpoint(path, self.average, self.network, self.optimizer, now)
@@ -253,7 +304,8 @@ class _Loop:
 
     def _end_epoch(self, step: int, seconds: float) -> None:
         """Validate after one epoch in so many that a run has about fourteen validations."""
-        if step // self.per_epoch % max(1, self.recipe.training.epochs // 14) == 0:
+        due = step // self.per_epoch % max(1, self.recipe.training.epochs // 14) == 0
+        if due and self.group.is_first:
             self._validate(step, seconds)
 
     def _step(self, step: int) -> None:
@@ -261,9 +313,10 @@ class _Loop:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(training, step, self.steps)
-        rng = np.random.default_rng([training.seed, step])
-        index = self._index(step)
-        inputs, targets = self.objective.batch(self.data.train, index, rng, step / self.steps)
+        rng = np.random.default_rng([training.seed, step])  # the same in every process
+        mine = np.random.default_rng([training.seed, step, self.group.rank])
+        index = self._index(step)[self.group.rank :: self.group.size]
+        inputs, targets = self.objective.batch(self.data.train, index, mine, step / self.steps)
         inputs = inputs.to(self.compute).contiguous(memory_format=torch.channels_last)
         targets = targets.to(self.compute)
         full, empty = self.network.full, self.network.empty
@@ -279,6 +332,7 @@ class _Loop:
                 size = sample_size(self.network.architecture.input_sizes, rng)
                 extra = self.objective.narrow_loss(inputs, targets, narrow, size)
             extra.backward()  # type: ignore[no-untyped-call]
+        self.group.average_gradients(self.network)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         self.optimizer.step()
         self._update_average(step)

@@ -49,7 +49,11 @@ class Exported:
 
 
 def exported(library: ModuleLibrary, width: str, classes: int) -> Exported:
-    """Link and export a plan of the library."""
+    """Link and export a plan of the library; the smallest one at the smallest input size."""
+    sizes = library.input_sizes
+    library = library.at(
+        {"full": sizes[0], "half": sizes[len(sizes) // 2], "smallest": sizes[-1]}[width]
+    )
     counts = {
         "full": {slot.name: slot.groups for slot in library.blocks},
         "half": {slot.name: max(slot.min_groups, slot.groups // 2) for slot in library.blocks},

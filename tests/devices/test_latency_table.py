@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, toy_table: Tables) -> list[str]:
     calls: list[str] = []
 
     def measure(library: ModuleLibrary, *, threads: int = 1, report: object = None) -> LatencyTable:
-        calls.append(f"{library.name}, {threads}")
+        calls.append(f"{library.name} at {library.input_size}, {threads}")
         return toy_table(library, device="host", threads=threads)
 
     monkeypatch.setattr(latency_table, "measure_table", measure)
@@ -67,6 +67,7 @@ def test_measured_table_is_complete_and_monotone(toy_library: ModuleLibrary):
     phases = []
     table = measure_table(toy_library, report=lambda *row: phases.append(row))
     assert (table.device, table.library, table.precision) == ("host", toy_library.id, "fp32")
+    assert table.input_size == toy_library.input_size
     assert table.is_measured
     assert table.n == NETWORKS
     assert table.fixed_ns > 0
@@ -84,7 +85,8 @@ def test_measured_table_is_complete_and_monotone(toy_library: ModuleLibrary):
 
 @pytest.mark.usefixtures("few_networks")
 def test_measured_table_states_its_error_tail_and_conditions(toy_cls: ModuleLibrary):
-    table = measure_table(toy_cls)
+    table = measure_table(toy_cls.at(16))
+    assert table.input_size == 16
     assert 0 < table.error_low <= 1 <= table.error_high
     assert table.level == latency_table.LEVEL
     assert set(table.tail) == {90, 95, 99}
@@ -116,27 +118,32 @@ def test_second_call_reads_the_cache_and_measures_nothing(
     toy_cls: ModuleLibrary, counted: list[str]
 ):
     first = host_table(toy_cls)
-    assert counted == ["toy-cls, 1"]
+    assert counted == ["toy-cls at 32, 1"]
     assert host_table(toy_cls) == first
-    assert counted == ["toy-cls, 1"]
+    assert counted == ["toy-cls at 32, 1"]
     (file,) = (cache_folder() / "latency").iterdir()  # and nothing half written beside it
     assert file.suffix == ".json"
     assert json.loads(file.read_text())["library"] == toy_cls.id
 
 
-def test_cache_is_keyed_by_library_threads_processor_and_runtime(
+def test_cache_is_keyed_by_library_size_threads_processor_and_runtime(
     toy_cls: ModuleLibrary, toy_det: ModuleLibrary, counted: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
     host_table(toy_cls)
     host_table(toy_det)
     host_table(toy_cls, threads=2)
+    assert host_table(toy_cls.at(16)).input_size == 16
+    assert host_table(toy_cls).input_size == 32
     monkeypatch.setattr(latency_table, "cpu_name", lambda: "Another Processor")
     host_table(toy_cls)
     monkeypatch.setattr(latency_table, "runtime_name", lambda: "onnxruntime-cpu 99.0")
     host_table(toy_cls)
-    assert counted == ["toy-cls, 1", "toy-det, 1", "toy-cls, 2", "toy-cls, 1", "toy-cls, 1"]
-    assert len(list((cache_folder() / "latency").iterdir())) == 5
+    assert counted == [
+        "toy-cls at 32, 1", "toy-det at 32, 1", "toy-cls at 32, 2", "toy-cls at 16, 1",
+        "toy-cls at 32, 1", "toy-cls at 32, 1",
+    ]  # fmt: skip
+    assert len(list((cache_folder() / "latency").iterdir())) == 6
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,7 @@ def test_cached_table_with_bytes_that_are_no_text_is_measured_again(
         {"slots": {}},
         {"slots": {"stage0.block0": [0]}},
         {"library": "0" * 16},
+        {"input_size": 16},
     ],
 )
 def test_cached_table_that_does_not_fit_the_library_is_measured_again(
@@ -259,6 +267,7 @@ def test_predicted_table_says_that_nobody_measured_it(toy_library: ModuleLibrary
     table = predicted(toy_library)
     assert not table.is_measured
     assert (table.device, table.library, table.threads) == (BOARD, toy_library.id, 0)
+    assert table.input_size == toy_library.input_size
     assert 0 < table.error_low < 1 < table.error_high
     assert not table.tail
 
@@ -274,11 +283,13 @@ def test_predicted_rows_rise_and_skipped_blocks_cost_nothing(toy_library: Module
 
 
 def test_predicted_sum_of_the_full_network_is_the_predictors(toy_library: ModuleLibrary):
-    table, counts = predicted(toy_library), full_counts(toy_library)
-    network = network_of_counts(toy_library, counts)
-    whole = load_predictor(BOARD).predict_ms(op_costs(network, tensor_shapes(network)))
-    assert table.fixed_ns > 0
-    assert table.predict(counts).value == pytest.approx(whole.value, abs=RESOLUTION_NS / 1e6)
+    for size in toy_library.input_sizes:
+        view = toy_library.at(size)
+        table, counts = predicted(view), full_counts(view)
+        network = network_of_counts(view, counts)
+        whole = load_predictor(BOARD).predict_ms(op_costs(network, tensor_shapes(network)))
+        assert table.fixed_ns > 0
+        assert table.predict(counts).value == pytest.approx(whole.value, abs=RESOLUTION_NS / 1e6)
 
 
 def test_predicted_latency_of_narrower_networks_is_near_the_predictors(

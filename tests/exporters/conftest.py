@@ -26,6 +26,7 @@ def plan_of(kind: str = "det", seed: int = 0) -> schema.Plan:
         library="toy",
         library_id=f"{seed:016x}",
         active={"stage0.block0": (0, 2), "stage0.block1": ()},
+        input_size=SIDE,
         sparsity=0.5,
     )
 

@@ -52,6 +52,7 @@ def test_manifest_has_the_documented_keys(shared_artifact):
     assert manifest["inputs"] == [{"name": "images", "dtype": "float32", "shape": [1, 3, 64, 64]}]
     assert manifest["parity"][0]["pass"] is True
     assert manifest["plan"]["slots"] == {"stage0.block0": [0, 2], "stage0.block1": []}
+    assert manifest["plan"]["input_size"] == 64
 
 
 def test_measured_and_estimated_numbers_stay_apart(toy, tmp_path):

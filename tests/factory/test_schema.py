@@ -28,6 +28,7 @@ def table(**changes: object) -> schema.LatencyTable:
     fields: dict = {
         "device": "toy",
         "library": "0" * 16,
+        "input_size": 32,
         "runtime": "toy",
         "precision": "fp32",
         "threads": 1,
@@ -49,6 +50,7 @@ def plan(**changes: object) -> schema.Plan:
         "library": "toy",
         "library_id": "0" * 16,
         "active": {"b": (0, 2), "a": ()},
+        "input_size": 32,
     }
     return schema.Plan(**(fields | changes))
 
@@ -171,6 +173,7 @@ def test_plan_id_depends_on_every_decision_and_not_on_the_order_of_slots():
         plan(task=schema.Task(kind="det", classes=("a", "b"))),
         plan(library="other"),
         plan(library_id="1" * 16),
+        plan(input_size=16),
         plan(normalization="sliced"),
         plan(precision="fp16"),
     ]

@@ -56,17 +56,28 @@ def change_card(folder: Path, old: str, new: str) -> None:
     (folder / "library.toml").write_text(card.replace(old, new), encoding="utf-8")
 
 
-def test_an_opened_library_holds_what_was_written(toy_library):
+def test_an_opened_library_holds_what_was_written(toy_library, toy_parts):
     assert toy_library.id == read_card(toy_library.folder)[1]
     assert len(toy_library.id) == 16
     modules = sum(slot.groups for slot in toy_library.blocks)
     for array in toy_library.importance.values():
         assert array.shape == (len(toy_library.classes), modules)
         assert (array > 0).all()
-    assert toy_library.statistics.counts.shape == (6, len(toy_library.blocks))
-    for variance in toy_library.statistics.variance.values():
-        assert (variance >= 0).all()
-    assert toy_library.accuracy["fit"]["n"] == len(toy_library.accuracy["pairs"]) == 60
+    assert toy_library.input_sizes == toy_parts.sides
+    for data in toy_library.sizes.values():
+        assert data.curves.shape == (len(toy_library.classes), modules + len(toy_library.blocks))
+        assert data.statistics.counts.shape == (6, len(toy_library.blocks))
+        for variance in data.statistics.variance.values():
+            assert (variance >= 0).all()
+        assert data.accuracy["fit"]["n"] == len(data.accuracy["pairs"]) == 60
+
+
+def test_sizes_hold_what_was_measured_at_each(toy_library):
+    large, small = (toy_library.sizes[size] for size in toy_library.input_sizes)
+    assert not np.array_equal(large.curves, small.curves)
+    assert large.accuracy["fit"] != small.accuracy["fit"]
+    node = next(iter(large.statistics.mean))
+    assert not np.array_equal(large.statistics.mean[node], small.statistics.mean[node])
 
 
 def test_opening_twice_gives_the_same_library(toy_cls):
@@ -160,6 +171,10 @@ def test_a_card_that_cannot_be_read_is_refused(folder, content):
         ('without_images = "stored"', 'without_images = "reestimated"'),
         ("[normalization]", "[other]"),
         ("[input]", "[output]"),
+        ("sizes = [32, 16]", "sizes = [32, 16, 8]"),  # nothing was measured there
+        ("sizes = [32, 16]", "sizes = [16]"),  # the size is not the largest
+        ("sizes = [32, 16]", "sizes = []"),
+        ("sizes = [32, 16]", "sizes = 32"),
         ('name = "toy-cls"', 'other = "toy-cls"'),
     ],
 )
@@ -169,7 +184,9 @@ def test_a_card_with_other_values_is_refused(folder, old, new):
         open_library(folder)
 
 
-@pytest.mark.parametrize("change", ["fewer classes", "fewer modules", "no full width", "curves"])
+@pytest.mark.parametrize(
+    "change", ["fewer classes", "fewer modules", "no full width", "curves", "no curves"]
+)
 def test_importance_of_another_shape_is_refused(folder, change):
     values = load_file(folder / "values.safetensors")
     array = values["importance.full"]
@@ -178,7 +195,9 @@ def test_importance_of_another_shape_is_refused(folder, change):
     elif change == "fewer modules":
         values["importance.full"] = np.ascontiguousarray(array[:, 1:])
     elif change == "curves":
-        values["curves"] = np.ascontiguousarray(values["curves"][:, 1:])
+        values["curves.16"] = np.ascontiguousarray(values["curves.16"][:, 1:])
+    elif change == "no curves":
+        del values["curves.16"]
     else:
         del values["importance.full"]
     save_file(values, folder / "values.safetensors")
@@ -188,11 +207,11 @@ def test_importance_of_another_shape_is_refused(folder, change):
 
 
 def fewer_blocks(arrays: dict[str, np.ndarray]) -> None:
-    arrays["counts"] = arrays["counts"][:, 1:]
+    arrays["16|counts"] = arrays["16|counts"][:, 1:]
 
 
 def fewer_plans(arrays: dict[str, np.ndarray]) -> None:
-    arrays["counts"] = arrays["counts"][1:]
+    arrays["32|counts"] = arrays["32|counts"][1:]
 
 
 def fewer_channels(arrays: dict[str, np.ndarray]) -> None:
@@ -205,7 +224,7 @@ def no_deviation(arrays: dict[str, np.ndarray]) -> None:
 
 
 def no_counts(arrays: dict[str, np.ndarray]) -> None:
-    del arrays["counts"]
+    del arrays["16|counts"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +237,24 @@ def test_statistics_of_another_shape_are_refused(folder, change: Callable):
     np.savez(folder / "statistics.npz", allow_pickle=False, **arrays)
     sign(folder, "statistics.npz")
     with pytest.raises(DataError, match=r"statistics|counts"):
+        open_library(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda sizes: sizes.pop("16"),
+        lambda sizes: sizes["16"].pop("fit"),
+        lambda sizes: sizes["16"]["per_class"].pop(),
+        lambda sizes: sizes["32"]["fit"]["coefficients"].pop(),
+    ],
+)
+def test_an_accuracy_that_does_not_fit_is_refused(folder, change: Callable):
+    table = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
+    change(table)
+    (folder / "accuracy.json").write_text(json.dumps(table), encoding="utf-8")
+    sign(folder, "accuracy.json")
+    with pytest.raises(DataError, match=r"accuracy\.json|no valid module library"):
         open_library(folder)
 
 

@@ -42,9 +42,8 @@ def parts(library: ModuleLibrary) -> dict:
         "network": library.network,
         "slots": library.slots,
         "importance": library.importance,
-        "curves": library.curves,
-        "statistics": library.statistics,
-        "accuracy": library.accuracy,
+        "sizes": library.sizes,
+        "modulation": library.modulation,
     }
 
 
@@ -52,16 +51,20 @@ def test_what_is_written_again_is_equal(toy_library, tmp_path: Path):
     write_library(tmp_path / "again", **parts(toy_library))
     again = open_library(tmp_path / "again")
     assert again.slots == toy_library.slots
-    assert again.accuracy == toy_library.accuracy
     assert again.network.nodes == toy_library.network.nodes
     for name, array in toy_library.importance.items():
         np.testing.assert_array_equal(again.importance[name], array)
-    np.testing.assert_array_equal(again.curves, toy_library.curves)
-    for node, mean in toy_library.statistics.mean.items():
-        np.testing.assert_array_equal(again.statistics.mean[node], mean)
-        np.testing.assert_allclose(
-            again.statistics.variance[node], toy_library.statistics.variance[node], rtol=2e-3
-        )
+    assert again.input_sizes == toy_library.input_sizes
+    for size, data in toy_library.sizes.items():
+        found = again.sizes[size]
+        assert found.accuracy == data.accuracy
+        np.testing.assert_array_equal(found.curves, data.curves)
+        np.testing.assert_array_equal(found.statistics.counts, data.statistics.counts)
+        for node, mean in data.statistics.mean.items():
+            np.testing.assert_array_equal(found.statistics.mean[node], mean)
+            np.testing.assert_allclose(
+                found.statistics.variance[node], data.statistics.variance[node], rtol=2e-3
+            )
 
 
 def test_something_that_is_there_is_replaced_only_when_asked(toy_cls, tmp_path: Path):

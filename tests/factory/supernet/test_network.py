@@ -62,6 +62,52 @@ def test_the_onnx_network_equals_the_torch_network(toy_parts, kind):
         np.testing.assert_allclose(joined, values.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "stem", [{"stem_kernel": 2, "stem_stride": 2}, {"stem_kernel": 5}, {"stem_stride": 2}]
+)
+@torch.no_grad()
+def test_stems_of_other_kernels_and_strides_agree_too(toy_parts, stem):
+    network = toy_parts.supernet("cls", **stem)
+    stride = network.architecture.stem_stride
+    x = images(toy_parts.side, 1)
+    assert network.stem(x).shape[2] == toy_parts.side // stride
+    graph, _ = network_from_weights(network.architecture, toy_parts.weights(network))
+    found = run_network(graph, {INPUT: x.numpy()})["logits"]
+    np.testing.assert_allclose(found, network(x).numpy(), atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_stem_of_patches_sees_every_pixel_once(toy_parts):
+    network = toy_parts.supernet("cls", stem_kernel=4, stem_stride=4)
+    x = images(toy_parts.side, 1)
+    changed = x.clone()
+    changed[..., 4:8, 8:12] = 0.5
+    gap = (network.stem(x) - network.stem(changed)).abs().amax((0, 1))
+    assert gap[1, 2] > 0
+    gap[1, 2] = 0
+    assert (gap == 0).all()
+
+
+@KINDS
+@torch.no_grad()
+def test_a_library_at_a_smaller_size_equals_the_torch_network_there(
+    toy_parts, toy_cls, toy_det, kind
+):
+    network = toy_parts.supernet(kind)
+    library = {"cls": toy_cls, "det": toy_det}[kind].at(16)
+    x = images(16, 1)
+    found = run_network(library.network, {INPUT: x.numpy()})
+    expected = outputs(network, x)
+    if kind == "cls":
+        np.testing.assert_allclose(found["logits"], expected[0].numpy(), atol=1e-4)
+        return
+    assert expected[0].shape == (1, 8 * 8 + 4 * 4, 4)
+    for prefix, values in zip(("classes", "boxes"), expected, strict=True):
+        flat = [found[f"{prefix}{s}"].reshape(1, values.shape[2], -1) for s in (2, 4)]
+        joined = np.concatenate(flat, 2).transpose(0, 2, 1)
+        np.testing.assert_allclose(joined, values.numpy(), atol=1e-4)
+
+
 @KINDS
 def test_the_slots_of_graph_and_torch_network_agree(toy_parts, kind):
     network = toy_parts.supernet(kind)
@@ -95,12 +141,13 @@ def test_zeroed_groups_equal_absent_groups_at_any_width(toy_parts, data):
     np.testing.assert_allclose(narrow.numpy(), gated.numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("skipped", range(4))
 @torch.no_grad()
-def test_a_skipped_block_passes_its_input_on(toy_parts):
+def test_a_skipped_block_passes_its_input_on(toy_parts, skipped):
     network = toy_parts.supernet("cls")
     x = images(toy_parts.side)
     widths = list(network.full)
-    skipped = network.empty.index(0)
+    assert network.empty[skipped] == 0
     widths[skipped] = 0
     with_skip = network(x, widths)
     block = network.slots[skipped][1]
@@ -113,6 +160,52 @@ def test_boxes_reach_as_far_from_their_centre_as_predicted():
     raw = torch.log(torch.expm1(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])))  # inverse of softplus
     box = boxes_from_distances(raw, torch.tensor([[10.0, 20.0]]), torch.tensor([2.0]))
     np.testing.assert_allclose(box.numpy(), [[[8, 16, 16, 28]]], rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_network_of_skipped_blocks_alone_still_narrows_the_picture(toy_parts):
+    for kind in ("cls", "det"):
+        network = toy_parts.supernet(kind)
+        assert network.empty == (0,) * len(network.full)
+        x = images(toy_parts.side)
+        maps = network.features(x, network.empty, False, None)
+        assert [m.shape[1:] for m in maps] == [(8, 16, 16), (16, 8, 8)]
+        for own, other in zip(outputs(network, x, network.empty), outputs(network, x), strict=True):
+            assert own.shape == other.shape
+
+
+def test_a_detector_has_two_blocks_per_stride_in_front_of_classes_and_boxes(toy_parts):
+    names = [name for name, _ in toy_parts.supernet("det").slots]
+    assert names[4:] == ["head2.classes", "head2.boxes", "head4.classes", "head4.boxes"]
+    assert [name for name, _ in toy_parts.supernet("cls").slots] == names[:4]
+
+
+@torch.no_grad()
+def test_the_blocks_of_a_head_change_its_own_answer_alone(toy_parts):
+    network = toy_parts.supernet("det")
+    x = images(toy_parts.side)
+    before = network(x, network.full)
+    for position, (answer, level) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+        widths = list(network.full)
+        widths[4 + position] = 0
+        after = network(x, widths)
+        positions = slice(0, 256) if level == 0 else slice(256, None)
+        for number in (0, 1):
+            gap = (after[number] - before[number]).abs()
+            assert (gap[:, positions].max() > 1e-4) == (number == answer)
+            gap[:, positions] = 0
+            assert gap.max() < 1e-6
+
+
+def test_anchors_of_a_smaller_input_are_fewer_and_as_far_apart(toy_parts):
+    network = toy_parts.supernet("det")
+    centers, strides = network.anchors(16)
+    assert centers.shape == (8 * 8 + 4 * 4, 2)
+    assert centers[1].tolist() == [3.0, 1.0]
+    assert centers[-1].tolist() == [14.0, 14.0]
+    assert strides.unique().tolist() == [2.0, 4.0]
+    for mine, other in zip(network.anchors(), network.anchors(32), strict=True):
+        assert torch.equal(mine, other)
 
 
 @KINDS

@@ -37,7 +37,7 @@ def noise(kind: str, side: int, classes: int, n: int, seed: int) -> Images:
 def test_a_published_library_opens_links_and_is_proven(
     toy_parts, toy_table, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(measurements, "PAIRS", 20)
+    monkeypatch.setattr(measurements, "PAIRS", 40)
     monkeypatch.setattr(measurements, "STATISTICS_PLANS", 6)
     classes = toy_parts.classes[kind]
     parts = [noise(kind, toy_parts.side, len(classes), 24, seed) for seed in range(3)]
@@ -61,41 +61,69 @@ def test_a_published_library_opens_links_and_is_proven(
         train_seconds=3600,
         report=lambda phase, done, total: phases.update({phase: (done, total)}),
     )
-    assert {"importance", "statistics", "values", "normalization"} <= set(phases)
+    at_every_size = {
+        f"{phase} at {size} px"
+        for phase in ("curves", "statistics", "accuracy pairs")
+        for size in toy_parts.sides
+    }
+    assert {"importance", "values", "normalization", *at_every_size} <= set(phases)
+    assert all(done == total for phase, (done, total) in phases.items() if phase != "test split")
     library = open_library(folder)
     assert (library.name, library.kind, library.classes) == (recipe.name, kind, classes)
-    assert library.statistics is not None
-    assert library.statistics.counts.shape == (6, len(library.blocks))
-    assert len(library.accuracy["pairs"]) == 20
+    assert library.input_sizes == toy_parts.sides
+    modules = sum(slot.groups + 1 for slot in library.blocks)
+    for size, pairs in zip(toy_parts.sides, (40, 20), strict=True):
+        view = library.at(size)
+        assert view.statistics is not None
+        assert view.statistics.counts.shape == (6, len(library.blocks))
+        assert view.curves.shape == (len(classes), modules)
+        assert len(view.accuracy["pairs"]) == pairs
     assert set(library.card["normalization"]["validation"]) == set(NORMALIZATIONS)
     metric = library.card["metric"]
     assert metric["low"] <= metric["value"] <= metric["high"]
     assert metric["n"] == 24
     assert library.card["training"]["hours"] == 1.0
 
-    table = toy_table(library)
-    plan, estimate, _ = assemble(library, library.task(classes[:2]), Budget(), table)
-    assert estimate.accuracy is not None
-    images = np.random.default_rng(0).random((4, 3, 32, 32), dtype=np.float32)
-    linked = link(library, plan, images=images)
-    assert all(parity.passed for parity in prove(library, plan, linked))
+    for size in library.input_sizes:
+        view = library.at(size)
+        plan, estimate, _ = assemble(view, view.task(classes[:2]), Budget(), toy_table(view))
+        assert estimate.accuracy is not None
+        images = np.random.default_rng(0).random((4, 3, size, size), dtype=np.float32)
+        linked = link(library, plan, images=images)
+        assert all(parity.passed for parity in prove(library, plan, linked))
 
 
 def test_the_stand_in_for_latency_rises_with_every_module(toy_library):
-    table = measurements.proxy_table(toy_library)
-    assert not table.is_measured
-    for slot in toy_library.slots:
-        row = table.slots[slot.name]
-        assert len(row) == slot.groups + 1
-        assert list(row) == sorted(row)
-        assert row[0] == 0 < row[1]
+    for size in toy_library.input_sizes:
+        view = toy_library.at(size)
+        table = measurements.proxy_table(view)
+        assert not table.is_measured
+        assert table.input_size == size
+        for slot in view.slots:
+            row = table.slots[slot.name]
+            assert len(row) == slot.groups + 1
+            assert list(row) == sorted(row)
+            assert row[0] == 0 < row[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_share_of_the_stand_in_latency_is_kept(toy_library, share):
-    plan = measurements.optimized_plan(toy_library, toy_library.task(), share)
-    counts = plan.counts
-    if share == 0:
-        assert counts == {slot.name: slot.min_groups for slot in toy_library.blocks}
-    if share == 1:
-        assert counts == {slot.name: slot.groups for slot in toy_library.blocks}
+    for size in toy_library.input_sizes:
+        view = toy_library.at(size)
+        plan = measurements.optimized_plan(view, view.task(), share)
+        assert plan.input_size == size
+        if share == 0:
+            assert plan.counts == {slot.name: slot.min_groups for slot in view.blocks}
+        if share == 1:
+            assert plan.counts == {slot.name: slot.groups for slot in view.blocks}
+
+
+def test_measurements_are_replaced_at_the_size_that_is_seen(toy_library):
+    small = toy_library.at(16)
+    changed = measurements.with_size_data(small, accuracy={})
+    assert not changed.accuracy
+    assert changed.curves is small.curves
+    assert changed.at(32).accuracy == toy_library.accuracy
+    neutral = measurements.with_neutral_accuracy(changed)
+    assert neutral.accuracy["per_class"] == [0.5] * len(toy_library.classes)
+    assert measurements.with_neutral_accuracy(small) is small

@@ -12,11 +12,23 @@ import pytest
 from nnfactory.factory.datasets import DataSet, Images
 from nnfactory.factory.errors import DataError, SpecError, UnknownNameError
 from nnfactory.factory.graph.evaluate import run_network
+from nnfactory.factory.library.writer import toml_text
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
+from nnfactory.factory.supernet import train as training  # noqa: E402
+from nnfactory.factory.supernet.augment import augment_det, tensor_from_pixels  # noqa: E402
 from nnfactory.factory.supernet.checkpoint import load_checkpoint, read_recipe  # noqa: E402
+from nnfactory.factory.supernet.detection_loss import MANY, detection_loss  # noqa: E402
+from nnfactory.factory.supernet.network import (  # noqa: E402
+    boxes_from_distances,
+    supernet_from_architecture,
+)
+from nnfactory.factory.supernet.objective import objective_for  # noqa: E402
 from nnfactory.factory.supernet.recipe import (  # noqa: E402
+    Teaching,
     load_recipe,
     recipe_from_table,
     shipped_recipes,
@@ -91,6 +103,114 @@ def test_an_interrupted_run_ends_like_one_that_was_not_interrupted(
     )
     assert [status.step for status in resumed_steps] == [5, 6]
     assert weights_equal(whole, resumed)
+
+
+def initial(recipe):
+    """The network that a run of the recipe starts from."""
+    torch.manual_seed(recipe.training.seed)
+    return supernet_from_architecture(recipe.architecture)
+
+
+def test_the_result_is_the_running_average_of_all_steps(toy_parts, data, tmp_path: Path):
+    recipe = toy_parts.recipe("cls", average=0.3)  # faster than the start for the last steps
+    average = {name: value.double() for name, value in initial(recipe).state_dict().items()}
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    for step in range(STEPS):  # one step at a time, to see the weights after each
+
+        def interrupt(status) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data["cls"], path.parent, resume=step > 0, report=interrupt)
+        saved = load_file(path)
+        kept = min(0.3, (1 + step) / (10 + step))
+        for name, value in average.items():
+            if "num_batches" in name:
+                continue
+            now = saved[f"network.{name}"].double()
+            average[name] = kept * value + (1 - kept) * now
+            np.testing.assert_allclose(saved[f"average.{name}"], average[name], atol=1e-5)
+    result = train(recipe, data["cls"], path.parent, resume=True)
+    for name, value in result.state_dict().items():
+        np.testing.assert_array_equal(value, load_file(path)[f"average.{name}"])
+    whole = train(recipe, data["cls"], tmp_path / "whole")
+    assert weights_equal(whole, result)
+    once = load_file(tmp_path / "whole" / "checkpoint.safetensors")
+    assert once.keys() == saved.keys()
+    assert all(torch.equal(once[name], value) for name, value in saved.items())
+
+
+def test_an_average_without_memory_is_the_network_itself(toy_parts, data, tmp_path: Path):
+    recipe = toy_parts.recipe("det", average=0.0, epochs=1)
+    result = train(recipe, data["det"], tmp_path / "run")
+    saved = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    for name, value in result.named_parameters():
+        assert torch.equal(value, saved[f"network.{name}"])
+        assert not value.requires_grad
+    remembered = train(toy_parts.recipe("det", epochs=1), data["det"], tmp_path / "other")
+    assert not weights_equal(result, remembered)
+
+
+@pytest.mark.parametrize("changes", [{"narrow": 3}, {"mosaic": 0.9}, {"seed": 1}])
+def test_what_a_step_sees_depends_on_the_recipe(toy_parts, data, changes, tmp_path: Path):
+    usual = train(toy_parts.recipe("det", epochs=1), data["det"], tmp_path / "a")
+    other = train(toy_parts.recipe("det", epochs=1, **changes), data["det"], tmp_path / "b")
+    assert not weights_equal(usual, other)
+
+
+def test_several_input_sizes_are_trained(toy_parts, data, tmp_path: Path, monkeypatch):
+    seen = []
+    found = training.sample_size
+    monkeypatch.setattr(
+        training, "sample_size", lambda sizes, rng: seen.append(found(sizes, rng)) or seen[-1]
+    )
+    both = train(toy_parts.recipe("det", epochs=4), data["det"], tmp_path / "both")
+    assert set(seen) == {32, 16}
+    recipe = toy_parts.recipe("det", epochs=4)
+    shape = dataclasses.replace(recipe.architecture, input_sizes=(32,))
+    seen.clear()
+    one = train(dataclasses.replace(recipe, architecture=shape), data["det"], tmp_path / "one")
+    assert set(seen) == {32}
+    assert not weights_equal(both, one)
+
+
+def test_the_last_part_of_a_training_has_no_mosaics(toy_parts, data):
+    images, index = data["det"].train, np.arange(8)
+    boxes = [images.boxes[i] for i in index]
+    pixels = tensor_from_pixels(images.pixels[index])
+    objective = objective_for(
+        toy_parts.supernet("det"), toy_parts.recipe("det", mosaic=0.9).training, None
+    )
+    for done, mosaic in ((0.0, 0.9), (0.84, 0.9), (0.86, 0.0), (0.99, 0.0)):
+        found = objective.batch(images, index, np.random.default_rng(1), done)
+        expected = augment_det(pixels, boxes, np.random.default_rng(1), mosaic=mosaic)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@torch.no_grad()
+def test_at_a_smaller_size_the_labels_shrink_with_the_picture(toy_parts):
+    network = toy_parts.supernet("det")
+    recipe = toy_parts.recipe("det")
+    objective = objective_for(network, recipe.training, None)
+    inputs = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    targets = torch.full((4, 3, 5), -1.0)
+    targets[:, 0] = torch.tensor([1.0, 4, 6, 20, 26])
+    targets[1:, 1] = torch.tensor([3.0, 10, 2, 30, 12])
+    objective.full_loss(inputs, targets)
+    widths = tuple(max(1, groups // 2) for groups in network.full)
+    found = objective.narrow_loss(inputs, targets, widths, 16)
+
+    small = torch.nn.functional.interpolate(inputs, (16, 16), mode="bilinear", antialias=True)
+    half = targets.clone()
+    half[..., 1:] = torch.where(targets[..., :1] < 0, targets[..., 1:], targets[..., 1:] / 2)
+    centers, strides = network.anchors(16)
+    expected = 0.0
+    for many in (False, True):
+        logits, raw = network.predict(network.embed(small, widths), many=many)
+        boxes = boxes_from_distances(raw, centers, strides)
+        top = MANY if many else 1
+        expected += 0.5 * detection_loss(logits, boxes, half, centers, strides, top=top).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_run_leaves_checkpoint_recipe_and_log(toy_parts, data, tmp_path: Path):
@@ -191,13 +311,41 @@ def test_a_run_can_start_from_a_published_library(
         np.testing.assert_allclose(joined, expected[0].numpy(), atol=1e-4)
 
 
+def test_a_backbone_of_another_library_fits_and_the_rest_starts_fresh(
+    toy_parts, toy_det, data, tmp_path: Path
+):
+    recipe = toy_parts.recipe("cls", epochs=0, seed=5)
+    weights = dict(toy_det.network.weights)
+    weights["stages.1.1.expand.conv.weight"] = np.zeros((8, 16, 3, 3), np.float32)  # narrower
+    found = train(recipe, data["cls"], tmp_path / "run", init=weights).state_dict()
+    fresh = initial(recipe).state_dict()
+    std = torch.tensor(recipe.architecture.std).view(1, 3, 1, 1)
+    for name, value in found.items():
+        if name == "stages.1.1.expand.conv.weight" or name not in weights:
+            expected = fresh[name]
+        else:
+            expected = torch.from_numpy(weights[name].copy())
+            expected = expected * std if name == "stem.conv.weight" else expected
+        assert torch.equal(value, expected), name
+    assert not torch.equal(found["stages.0.0.expand.conv.weight"],
+                           fresh["stages.0.0.expand.conv.weight"])  # fmt: skip
+
+
+def test_a_run_that_is_resumed_takes_no_other_weights(toy_parts, toy_cls, data, tmp_path: Path):
+    with pytest.raises(SpecError, match="--resume and --init exclude each other"):
+        train(
+            toy_parts.recipe("cls"), data["cls"], tmp_path, resume=True,
+            init=toy_cls.network.weights,
+        )  # fmt: skip
+
+
 def test_a_library_of_another_architecture_is_no_start(toy_cls, toy_det, toy_parts, data, tmp_path):
     recipe = toy_parts.recipe("cls")
-    wider = dataclasses.replace(
-        recipe, architecture=toy_parts.architecture("cls", stem_channels=16)
-    )
+    blocks = {
+        name: array for name, array in toy_cls.network.weights.items() if "stages." not in name
+    }
     with pytest.raises(DataError, match="another architecture"):
-        train(wider, data["cls"], tmp_path / "a", init=toy_cls.network.weights)
+        train(recipe, data["cls"], tmp_path / "a", init=blocks)
     with pytest.raises(DataError, match="another architecture"):
         train(recipe, data["cls"], tmp_path / "b", init={"foreign": np.zeros(3, np.float32)})
 
@@ -232,3 +380,48 @@ def test_a_malformed_recipe_is_refused(tmp_path: Path, text):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(DataError, match="no valid recipe"):
         load_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "text"),
+    [
+        ("architecture", {"input_sizes": [32, 64]}, "input_size must be the largest"),
+        ("architecture", {"input_sizes": [16]}, "input_size must be the largest"),
+        ("architecture", {"input_sizes": [32, 18]}, "multiples of the largest stride"),
+        ("architecture", {"input_sizes": 32}, "no valid recipe"),
+        ("architecture", {"input_sizes": ["32"]}, "input_size must be the largest"),
+        ("architecture", {"stem_kernels": 3}, "no valid recipe"),
+        ("training", {"mosaics": 0.5}, "no valid recipe"),
+        ("teacher", {"folder": "pretrained"}, "no valid recipe"),
+        ("teacher", {"pupil": 1}, "no valid recipe"),
+    ],
+)
+def test_a_recipe_with_a_wrong_field_is_refused(toy_parts, tmp_path: Path, section, changes, text):
+    table = table_from_recipe(toy_parts.recipe("cls"))
+    table[section] = {**(table[section] or {}), **changes}
+    (tmp_path / "r.toml").write_text(toml_text(table))
+    with pytest.raises(DataError, match=text):
+        load_recipe(tmp_path / "r.toml")
+
+
+def test_a_recipe_without_the_newer_fields_has_one_size_and_no_teacher(toy_parts):
+    table = json.loads(json.dumps(table_from_recipe(toy_parts.recipe("cls"))))
+    for name in ("input_sizes", "stem_kernel"):
+        del table["architecture"][name]
+    for name in ("mosaic", "narrow", "average"):
+        del table["training"][name]
+    del table["teacher"]
+    recipe = recipe_from_table(table)
+    assert recipe.architecture.input_sizes == (32,)
+    assert recipe.architecture.stem_kernel == 3
+    assert recipe.training.narrow == 1
+    assert recipe.training.mosaic == 0
+    assert recipe.teacher is None
+
+
+def test_sizes_and_teacher_survive_the_table(toy_parts):
+    teacher = Teaching(
+        folder="pretrained", network="tiny", license="MIT", size=24, epochs=2, lr=1e-3, views=3
+    )
+    recipe = dataclasses.replace(toy_parts.recipe("cls"), teacher=teacher)
+    assert recipe_from_table(json.loads(json.dumps(table_from_recipe(recipe)))) == recipe

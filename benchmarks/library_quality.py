@@ -1,0 +1,255 @@
+"""How good the shipped module libraries are: whole, cut, and conditioned on the task.
+
+    python benchmarks/library_quality.py --data DIR [--library NAME] [--part PART]
+
+Writes ``results/library_quality.csv``, one row per claim with the bar it is held against, and
+``results/library_quality_tasks.csv``, one row per network. All accuracies are on the test split.
+
+* full: the whole network, all classes; ten-class tasks at full size (tiny200).
+* cutting: 30 random tasks of 2 to 20 classes; what nnfactory builds at half and a quarter of the
+  full network's measured latency, against the full network with logits masked to the task.
+* conditioning: 30 tasks, half of them of similar classes; at 10, 25 and 50 % of the latency what
+  nnfactory builds against the same plan without the modulation.
+
+Differences are paired; their intervals (95 %) are Student's over tasks, each of which is one
+observation. Intervals of single accuracies are the metric's own (Wilson, or a bootstrap over
+images). Latencies are medians, timed in turn with the full network of the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+from equal_latency import (
+    Case,
+    Outcome,
+    at_latency,
+    case_of,
+    chosen,
+    full_active,
+    outcome,
+    plain_plan,
+)
+from results_file import data_option, need_data, write_rows
+from scipy.stats import t as student
+
+from nnfactory.factory.accuracy_measurement import matches, measure_accuracy
+from nnfactory.factory.assembler.footprint import footprint, full_counts
+from nnfactory.factory.datasets import DataSet, load_dataset
+from nnfactory.factory.library.library import CLASSES, ModuleLibrary
+from nnfactory.factory.library.store import library_folders, open_library
+from nnfactory.factory.linker import link
+from nnfactory.factory.schema import Interval
+
+PARTS = ("full", "cutting", "conditioning")
+TASKS = 30
+SHARES = {"cutting": (0.5, 0.25), "conditioning": (0.5, 0.25, 0.1)}
+BARS = {
+    ("full", "tiny200", "all classes"): 0.45, ("full", "tiny200", "10 classes"): 0.80,
+    ("full", "fod31", "all classes"): 0.60,
+    ("cutting", "", "0.5"): -0.005, ("cutting", "", "0.25"): -0.02,
+    ("cutting", "tiny200", "10 classes at 0.25"): 0.78, ("conditioning", "", "0.25"): 0.015,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One summary row."""
+
+    part: str
+    library: str
+    what: str
+    interval: Interval
+    mparams: float | None = None
+    mmacs: float | None = None
+
+    def row(self) -> dict[str, object]:
+        """As the CSV has it; ``bar`` is the least value that was asked for."""
+        bar = BARS.get((self.part, self.library, self.what), BARS.get((self.part, "", self.what)))
+        interval = self.interval
+        return {
+            "part": self.part, "library": self.library, "what": self.what,
+            "value": round(interval.value, 4), "low": round(interval.low, 4),
+            "high": round(interval.high, 4), "n": interval.n,
+            "bar": "" if bar is None else bar,
+            "reached": "" if bar is None else interval.value >= bar,
+            "mparams": "" if self.mparams is None else round(self.mparams, 3),
+            "mmacs": "" if self.mmacs is None else round(self.mmacs, 1),
+        }  # fmt: skip
+
+
+@click.command()
+@data_option
+@click.option("--library", "names", multiple=True, help="Only these libraries.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only these parts.")
+@click.option("--tasks", default=TASKS, show_default=True, help="Tasks per part.")
+def main(data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], tasks: int) -> None:
+    """Measure the shipped libraries."""
+    need_data(data_dir)
+    claims: list[Claim] = []
+    rows: list[dict[str, object]] = []
+    for name in names or tuple(library_folders()):
+        library = open_library(name)
+        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
+        data = load_dataset(library.kind, folder, splits=("train", "test"))
+        for part in parts or PARTS:
+            found, networks = globals()[f"_{part}"](library, data, tasks)
+            claims += found
+            rows += networks
+            for claim in found:
+                click.echo("  ".join(f"{k} {v}" for k, v in claim.row().items() if v != ""))
+    click.echo(write_rows("library_quality", [claim.row() for claim in claims]))
+    if rows:
+        click.echo(write_rows("library_quality_tasks", rows))
+
+
+def _full(
+    library: ModuleLibrary, data: DataSet, tasks: int
+) -> tuple[list[Claim], list[dict[str, object]]]:
+    """The whole network on all classes and, for classifiers, on ten of them."""
+    every = case_of(library, data, range(len(library.classes)), np.random.default_rng(0))
+    network = link(library, plain_plan(every, full_active(library))).network
+    whole = measure_accuracy(network, every.test, len(library.classes))
+    counts = {**full_counts(library), CLASSES: len(library.classes)}
+    size = footprint(library)
+    claims = [
+        Claim(
+            "full", library.name, "all classes", whole, size.total_params(counts) / 1e6,
+            size.total_macs(counts) / 1e6,
+        )
+    ]  # fmt: skip
+    if library.kind == "det":
+        found = matches(network, every.test, len(library.classes)).class_ap50()
+        rows = [
+            {"part": "full", "library": library.name, "what": name, "value": round(ap, 4)}
+            for name, ap in zip(library.classes, found, strict=True)
+            if ap is not None
+        ]
+        return claims, [_network_row(**row) for row in rows]
+    rng = np.random.default_rng(1)
+    values = []
+    for _ in range(tasks):
+        case = case_of(library, data, rng.choice(len(library.classes), 10, replace=False), rng)
+        values.append(outcome(case, plain_plan(case, full_active(library)), latency_ms=0).metric())
+    claims.append(Claim("full", library.name, "10 classes", mean_interval(values)))
+    return claims, []
+
+
+def _cutting(
+    library: ModuleLibrary, data: DataSet, tasks: int
+) -> tuple[list[Claim], list[dict[str, object]]]:
+    """What nnfactory builds against the full network with masked logits."""
+    rng = np.random.default_rng(2)
+    gaps: dict[float, list[float]] = {share: [] for share in SHARES["cutting"]}
+    rows = []
+    for number in range(tasks):
+        size = int(rng.integers(2, min(20, len(library.classes)) + 1))
+        case = case_of(library, data, rng.choice(len(library.classes), size, replace=False), rng)
+        whole = outcome(case, plain_plan(case, full_active(library)))
+        rows.append(_case_row("cutting", case, number, "full, masked logits", 1.0, whole))
+        for share, found in gaps.items():
+            built = _built(case, share * whole.latency_ms)
+            found.append(built.metric() - whole.metric())
+            rows.append(_case_row("cutting", case, number, "built", share, built))
+    claims = [
+        Claim("cutting", library.name, f"{share:g}", mean_interval(found))
+        for share, found in gaps.items()
+    ]
+    if library.kind == "cls":
+        values = []
+        for _ in range(tasks):
+            case = case_of(library, data, rng.choice(len(library.classes), 10, replace=False), rng)
+            whole_ms = outcome(case, plain_plan(case, full_active(library))).latency_ms
+            values.append(_built(case, 0.25 * whole_ms).metric())
+        claims.append(Claim("cutting", library.name, "10 classes at 0.25", mean_interval(values)))
+    return claims, rows
+
+
+def _conditioning(
+    library: ModuleLibrary, data: DataSet, tasks: int
+) -> tuple[list[Claim], list[dict[str, object]]]:
+    """The modulated network against the plain slice of the same plan."""
+    if library.modulation is None:
+        click.echo(f"{library.name} has no modulation: it did not help on validation images")
+        return [], []
+    rng = np.random.default_rng(3)
+    gaps: dict[float, list[float]] = {share: [] for share in SHARES["conditioning"]}
+    rows = []
+    for number in range(tasks):
+        size = int(rng.integers(2, min(20, len(library.classes)) + 1))
+        classes = (
+            rng.choice(len(library.classes), size, replace=False)
+            if number % 2
+            else similar_classes(library, size, rng)
+        )
+        case = case_of(library, data, classes, rng)
+        whole = outcome(case, plain_plan(case, full_active(library)))
+        for share, found in gaps.items():
+            plan, latency = at_latency(
+                case, lambda ms, c=case: chosen(c, ms), share * whole.latency_ms
+            )
+            kind = "random" if number % 2 else "similar"
+            values = []
+            for method, is_modulated in (("modulated", True), ("plain", False)):
+                result = outcome(case, replace(plan, is_modulated=is_modulated), "own", latency)
+                values.append(result.metric())
+                rows.append(
+                    _case_row("conditioning", case, number, f"{method}, {kind}", share, result)
+                )
+            found.append(values[0] - values[1])
+    return [
+        Claim("conditioning", library.name, f"{share:g}", mean_interval(found))
+        for share, found in gaps.items()
+    ], rows
+
+
+def similar_classes(library: ModuleLibrary, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random class and some of those that the last layer finds closest to it."""
+    names = [n for n in library.network.weights if n.startswith("classes") and "weight" in n]
+    parts = [library.network.weights[n].reshape(len(library.classes), -1) for n in names]
+    rows = np.concatenate(parts, 1)
+    rows = rows - rows.mean(0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    middle = int(rng.integers(len(rows)))
+    near = np.argsort(-(rows @ rows[middle]))[1 : max(size, min(len(rows), 2 * size))]
+    return np.append(rng.choice(near, size - 1, replace=False), middle)
+
+
+def _built(case: Case, target_ms: float) -> Outcome:
+    plan, latency = at_latency(case, lambda ms: chosen(case, ms), target_ms)
+    return outcome(case, plan, "own", latency)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean over tasks with Student's 95 % interval."""
+    n = len(values)
+    mean = float(np.mean(values))
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Interval(low=mean - half, value=mean, high=mean + half, level=0.95, n=n)
+
+
+def _case_row(
+    part: str, case: Case, number: int, method: str, share: float, result: Outcome
+) -> dict[str, object]:
+    return _network_row(
+        part=part, library=case.library.name, what=method, task=number,
+        classes=len(case.classes), latency_share=share,
+        latency_ms=round(result.latency_ms, 4), mparams=round(result.mparams, 4),
+        mmacs=round(result.mmacs, 2), value=round(result.metric(), 4), images=result.images,
+    )  # fmt: skip
+
+
+def _network_row(**known: object) -> dict[str, object]:
+    columns = (
+        "part", "library", "what", "task", "classes", "latency_share", "latency_ms", "mparams",
+        "mmacs", "value", "images",
+    )  # fmt: skip
+    return {column: known.get(column, "") for column in columns}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""Networks that are trained for their task, beside the one that nnfactory builds without training.
+
+    python benchmarks/task_training.py --data DIR [--library NAME] [--tasks N] [--share S]
+
+Writes ``results/task_training.csv``, one row per method with the mean paired difference, generated
+minus method, and ``results/task_training_tasks.csv``, one row per network. For random tasks of 2
+to 20 classes, at an equal measured latency (a quarter of the full network's, unless told):
+
+* generated: what nnfactory builds: modules chosen and linked, nothing trained.
+* from scratch: the same network with fresh weights, trained on the task's images alone for 3,000
+  steps of 64 images (classification) or 1,500 of 16 (detection).
+* magnitude, taylor: the library's full network restricted to the task's classes, pruned by
+  torch-pruning (DepGraph, global ranking, groups of 8 channels, residual streams included) with
+  that importance until it has the latency, then fine-tuned for 10 epochs on the task's images.
+
+Everything is trained with augmentation, losses, optimizer and precision of the supernet, without
+its teachers, one-to-many heads included. The learning rate is the better one of two on the
+validation images of the first task. All networks are folded, answered, timed and tested alike, on
+test images. Seconds are CPU time until a network is there, latencies measured on the way
+included, the learning rate that was not taken excluded.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import click
+import numpy as np
+import torch
+import torch_pruning as pruning
+from claims import Claim, case_row, mean_interval
+from equal_latency import (
+    Case,
+    Outcome,
+    answers,
+    at_latency,
+    case_of,
+    chosen,
+    full_active,
+    measure,
+    outcome,
+    plain_plan,
+)
+from results_file import data_option, need_data, write_rows
+from torch import Tensor, nn
+from trainable import Trainable, trainable
+
+from nnfactory.factory.accuracy_measurement import task_images
+from nnfactory.factory.datasets import DataSet, Images, load_dataset
+from nnfactory.factory.graph.costs import op_costs, parameter_count
+from nnfactory.factory.graph.network import Network, tensor_shapes
+from nnfactory.factory.library.library import ModuleLibrary
+from nnfactory.factory.library.store import library_folders, open_library
+from nnfactory.factory.linker import link
+from nnfactory.factory.schema import Plan
+from nnfactory.factory.supernet.augment import resized
+from nnfactory.factory.supernet.network import Classifier, Detector
+from nnfactory.factory.supernet.objective import ClassificationObjective, DetectionObjective
+from nnfactory.factory.supernet.recipe import Recipe, recipe_from_table
+from nnfactory.factory.supernet.train import learning_rate
+
+TASKS = 10
+SHARE = 0.25
+BATCH = {"cls": 64, "det": 16}
+STEPS = {"cls": 3000, "det": 1500}  # from scratch
+EPOCHS = 10  # after pruning
+RATES = {"from scratch": (1e-3, 4e-3), "pruned": (5e-4, 2e-3)}
+IMPORTANCE = {
+    "magnitude": pruning.importance.GroupMagnitudeImportance,
+    "taylor": pruning.importance.GroupTaylorImportance,
+}
+CHANNELS = 8  # pruned at a time
+PRUNING_STEPS = 200  # from no channel to all of them
+GRADIENT_BATCHES = 2  # behind the Taylor importance of a step
+SLACK = 1.02
+
+
+@click.command()
+@data_option
+@click.option("--library", "names", multiple=True, help="Only these libraries.")
+@click.option("--tasks", default=TASKS, show_default=True, help="Tasks per library.")
+@click.option("--share", default=SHARE, show_default=True, help="Of the full network's latency.")
+@click.option("--steps", type=int, help="At most so many training steps, to try it out.")
+def main(
+    data_dir: Path, names: tuple[str, ...], tasks: int, share: float, steps: int | None
+) -> None:
+    """Compare with networks that are trained for the task."""
+    need_data(data_dir)
+    claims: list[Claim] = []
+    rows: list[dict[str, object]] = []
+    for name in names or tuple(library_folders()):
+        library = open_library(name)
+        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
+        data = load_dataset(library.kind, folder)
+        found, networks = against(library, data, tasks, share=share, most_steps=steps)
+        claims += found
+        rows += networks
+        write_rows("task_training", [claim.row() for claim in claims])
+        write_rows("task_training_tasks", rows)
+
+
+def against(
+    library: ModuleLibrary, data: DataSet, tasks: int, *, share: float = SHARE,
+    most_steps: int | None = None,
+) -> tuple[list[Claim], list[dict[str, object]]]:  # fmt: skip
+    """The generated network against networks that are trained for the task.
+
+    Args:
+        library: Of any kind.
+        data: All its splits.
+        tasks: Number of tasks.
+        share: Of the full network's latency that every network may take.
+        most_steps: Stop every training after so many steps.
+    """
+    rng = np.random.default_rng(4)
+    rates: dict[str, float] = {}
+    rows: list[dict[str, object]] = []
+    values: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
+    for number in range(tasks):
+        size = int(rng.integers(2, min(20, len(library.classes)) + 1))
+        case = case_of(library, data, rng.choice(len(library.classes), size, replace=False), rng)
+        for made in _networks(_Lesson.of(case, data, number, most_steps), share, rates):
+            values.setdefault(made.method, []).append(made.outcome.metric())
+            seconds.setdefault(made.method, []).append(made.seconds)
+            rows.append(made.row(case, number, share))
+            click.echo("  ".join(f"{k} {v}" for k, v in rows[-1].items() if v != ""))
+    generated = np.array(values.pop("generated"))
+    claims = [_claim(library, "generated", generated, seconds["generated"])]
+    for method, found in values.items():
+        claims.append(_claim(library, f"ahead of {method}", generated - found, seconds[method]))
+    return claims, rows
+
+
+def _claim(library: ModuleLibrary, what: str, values: np.ndarray, seconds: list[float]) -> Claim:
+    interval = mean_interval(values.tolist())
+    return Claim("against", library.name, what, interval, seconds=float(np.mean(seconds)))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """One network of a task, and what making it took."""
+
+    method: str
+    outcome: Outcome
+    seconds: float
+    steps: int = 0
+    rate: float | None = None
+
+    def row(self, case: Case, number: int, share: float) -> dict[str, object]:
+        """As the CSV has it."""
+        return case_row(
+            "against", case, number, self.method, share, self.outcome, steps=self.steps,
+            learning_rate="" if self.rate is None else self.rate, seconds=round(self.seconds, 2),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What a task's networks are trained on.
+
+    Attributes:
+        case: The task, with its test images.
+        train: Training images of the task, labels counted within it.
+        validation: Its validation images.
+        recipe: Of the supernet; the batch is that of the task's trainings.
+        seed: Of everything random.
+        most_steps: Steps after which every training stops; None for no such limit.
+    """
+
+    case: Case
+    train: Images
+    validation: Images
+    recipe: Recipe
+    seed: int
+    most_steps: int | None
+
+    @classmethod
+    def of(cls, case: Case, data: DataSet, seed: int, most_steps: int | None) -> _Lesson:
+        """The images of a case."""
+        recipe = recipe_from_table(case.library.card["training"]["recipe"])
+        training = replace(recipe.training, batch=BATCH[case.library.kind])
+        return cls(
+            case, task_images(data.train, case.classes), task_images(data.validation, case.classes),
+            replace(recipe, training=training), seed, most_steps,
+        )  # fmt: skip
+
+    @property
+    def batch(self) -> int:
+        """Images per step."""
+        return min(self.recipe.training.batch, len(self.train))
+
+    def steps(self, wanted: int) -> int:
+        """Steps that are taken of those wanted."""
+        return wanted if self.most_steps is None else min(wanted, self.most_steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """A network that a training begins with.
+
+    Attributes:
+        method: How it came about.
+        network: Its layers.
+        seconds: CPU time until here.
+        steps: Of the training that follows.
+        rates: Peak learning rates to choose from.
+    """
+
+    method: str
+    network: Trainable
+    seconds: float
+    steps: int
+    rates: tuple[float, ...]
+
+
+def _networks(lesson: _Lesson, share: float, rates: dict[str, float]) -> Iterator[_Made]:
+    """The network of every method; ``rates`` keeps the learning rates that were chosen."""
+    case = lesson.case
+    whole = outcome(case, plain_plan(case, full_active(case.library)))
+    started = time.process_time()
+    plan, latency = at_latency(case, partial(chosen, case), share * whole.latency_ms)
+    seconds = time.process_time() - started
+    yield _Made("generated", outcome(case, plan, "own", latency), seconds)
+    yield _best(lesson, _from_scratch(lesson, plan), rates)
+    for method in IMPORTANCE:
+        yield _best(lesson, _pruned(lesson, method, share * whole.latency_ms), rates)
+
+
+def _best(lesson: _Lesson, start: _Start, rates: dict[str, float]) -> _Made:
+    """The start trained at the learning rate that is best on validation images of a task.
+
+    The task is the first one that the method is used for.
+    """
+    tried = {}
+    for rate in (rates[start.method],) if start.method in rates else start.rates:
+        network = copy.deepcopy(start.network)
+        began = time.process_time()
+        _train_(network, lesson, start.steps, rate)
+        tried[rate] = (network.network(), start.seconds + time.process_time() - began)
+    if len(tried) > 1:
+        held = replace(lesson.case, test=lesson.validation)
+        found = {rate: _outcome(held, network).metric() for rate, (network, _) in tried.items()}
+        rates[start.method] = max(found, key=lambda rate: found[rate])
+        click.echo(f"{start.method}: validation by learning rate {found}")
+    rate = rates[start.method]
+    network, seconds = tried[rate]
+    return _Made(start.method, _outcome(lesson.case, network), seconds, start.steps, rate)
+
+
+def _outcome(case: Case, network: Network) -> Outcome:
+    """Cost and answers of any network on the images of a case."""
+    macs = sum(row.macs for row in op_costs(network, tensor_shapes(network)))
+    return Outcome(
+        measure(case, network), parameter_count(network) / 1e6, macs / 1e6, answers(case, network)
+    )
+
+
+def _from_scratch(lesson: _Lesson, plan: Plan) -> _Start:
+    """A network of the plan's shape with fresh weights."""
+    case = lesson.case
+    torch.manual_seed(lesson.seed)
+    network = trainable(link(case.library, plan).cut, lesson.recipe.architecture)
+    network.reset_([slot.branch for slot in case.library.blocks])
+    steps = lesson.steps(STEPS[case.library.kind])
+    return _Start("from scratch", network, 0.0, steps, RATES["from scratch"])
+
+
+def _pruned(lesson: _Lesson, method: str, target_ms: float) -> _Start:
+    """The full network of the task, pruned to a measured latency."""
+    case, started = lesson.case, time.process_time()
+    whole = link(case.library, plain_plan(case, full_active(case.library))).cut
+    network = trainable(whole, lesson.recipe.architecture).eval()
+    pruner = pruning.pruner.BasePruner(
+        network, torch.rand(whole.inputs["images"]), importance=IMPORTANCE[method](),
+        global_pruning=True, pruning_ratio=1.0, iterative_steps=PRUNING_STEPS,
+        ignored_layers=network.predictions, round_to=CHANNELS,
+    )  # fmt: skip
+    rng = np.random.default_rng([lesson.seed, 1])
+    for _ in range(PRUNING_STEPS):
+        if method == "taylor":
+            _gradients_(network, lesson, rng)
+        for group in pruner.step(interactive=True):
+            group.prune()
+            if measure(case, network.network()) <= SLACK * target_ms:
+                steps = lesson.steps(EPOCHS * max(1, len(lesson.train) // lesson.batch))
+                seconds = time.process_time() - started
+                return _Start(method, network, seconds, steps, RATES["pruned"])
+    raise click.ClickException(f"Pruning by {method} does not reach {target_ms:.3f} ms.")
+
+
+def _gradients_(network: Trainable, lesson: _Lesson, rng: np.random.Generator) -> None:
+    """Gradients of the loss on a few batches of the task, without mosaics."""
+    objective = _objective(network, lesson)
+    network.zero_grad()
+    for _ in range(GRADIENT_BATCHES):
+        index = rng.choice(len(lesson.train), lesson.batch, replace=False)
+        inputs, targets = objective.batch(lesson.train, index, rng, 1.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = objective.full_loss(inputs, targets)
+        loss.backward()
+
+
+def _train_(network: Trainable, lesson: _Lesson, steps: int, rate: float) -> None:
+    """Train a network on the task's images with AdamW, a warm-up and a cosine."""
+    training = replace(lesson.recipe.training, lr=rate)
+    objective, size = _objective(network, lesson), network.architecture.input_size
+    optimizer = _optimizer(network, training.weight_decay)
+    rng = np.random.default_rng([lesson.seed, 2])
+    network.train()
+    for step, index in enumerate(_order(len(lesson.train), lesson.batch, steps, rng)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, step, steps)
+        inputs, targets = objective.batch(lesson.train, index, rng, step / steps)
+        inputs, targets = _at_size(inputs, targets, size)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = objective.full_loss(inputs, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimizer.step()
+    network.eval()
+
+
+def _objective(network: Trainable, lesson: _Lesson) -> ClassificationObjective | DetectionObjective:
+    """The loss of the full supernet, which asks nothing of a network that ours does not answer."""
+    training = lesson.recipe.training
+    if lesson.case.library.kind == "cls":
+        return ClassificationObjective(cast(Classifier, network), training)
+    return DetectionObjective(cast(Detector, network), training)
+
+
+def _optimizer(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; biases and normalization are not decayed."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}
+    ]  # fmt: skip
+    return torch.optim.AdamW(groups)
+
+
+def _order(count: int, batch: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The images of every step; an epoch drops the images that fill no batch."""
+    per_epoch = max(1, count // batch)
+    for step in range(steps):
+        position = step % per_epoch
+        if not position:
+            order = rng.permutation(count)
+        yield order[position * batch : (position + 1) * batch]
+
+
+def _at_size(inputs: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Images and, for detection, their boxes (B, M, 5) at another input size."""
+    if targets.ndim == 3:
+        scale = torch.tensor([1.0] + [size / inputs.shape[2]] * 4)
+        targets = torch.where(targets[..., :1] < 0, targets, targets * scale)
+    inputs = resized(inputs, size)
+    return inputs.contiguous(memory_format=torch.channels_last), targets
+
+
+if __name__ == "__main__":
+    main()

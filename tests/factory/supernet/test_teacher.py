@@ -1,0 +1,347 @@
+"""A tiny 8-bit network as teacher: read, normalized, fine-tuned, and its answers kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from nnfactory.factory.datasets import DataSet, Images
+from nnfactory.factory.errors import DataError
+
+torch = pytest.importorskip("torch")
+
+from nnfactory.factory.supernet import teacher  # noqa: E402
+from nnfactory.factory.supernet.augment import moved, tensor_from_pixels  # noqa: E402
+from nnfactory.factory.supernet.objective import divergence, objective_for  # noqa: E402
+from nnfactory.factory.supernet.recipe import Teaching  # noqa: E402
+from nnfactory.factory.supernet.teacher import (  # noqa: E402
+    ANSWERS,
+    QuantizedNetwork,
+    TeacherAnswers,
+    teacher_answers,
+)
+from nnfactory.factory.supernet.train import train  # noqa: E402
+
+CLASSES, COUNT, SIDE = 6, 24, 32
+TEACHING = Teaching(
+    folder="pretrained", network="tiny", license="MIT", size=24, epochs=2, lr=1e-2, views=3
+)
+# Layer, input, output, stride, groups, activation, shape of the weights.
+LAYERS = (
+    ("stem", 0, 1, 2, 1, "relu6", (4, 3, 3, 3)),
+    ("depthwise", 1, 2, 1, 4, "relu6", (4, 1, 3, 3)),
+    ("pointwise", 2, 3, 1, 1, "none", (4, 4, 1, 1)),
+    ("last", 4, 5, 2, 1, "relu6", (5, 4, 3, 3)),
+)
+
+
+def write_network(folder: Path, **changes: object) -> Path:
+    """Four convolutions, an addition, a pool and an old head that has no weights here."""
+    rng = np.random.default_rng(0)
+    weights, ops = {}, []
+    for name, source, result, stride, groups, activation, shape in LAYERS:
+        weights |= {
+            f"{name}.weight_q": rng.integers(0, 256, shape, dtype=np.uint8),
+            f"{name}.weight_zero_point": np.array(rng.integers(110, 140), np.int32),
+            f"{name}.weight_scale": np.array(rng.uniform(0.002, 0.006), np.float32),
+            f"{name}.bias_q": rng.integers(-3000, 3000, shape[0], dtype=np.int32),
+            f"{name}.bias_scale": np.array(1e-4, np.float32),
+        }
+        ops.append(
+            {
+                "op": "CONV_2D", "inputs": [source], "outputs": [result], "layer": name,
+                "stride": stride, "padding": "SAME", "activation": activation, "groups": groups,
+            }
+        )  # fmt: skip
+    ops.insert(3, {"op": "ADD", "inputs": [1, 3], "outputs": [4]})
+    ops.append({"op": "AVERAGE_POOL_2D", "inputs": [5], "outputs": [6]})
+    ops.append({"op": "CONV_2D", "inputs": [6], "outputs": [7], "layer": "old head"})
+    folder.mkdir(exist_ok=True)
+    graph = {"input": 0, "output": 7, "ops": ops, **changes}
+    (folder / "tiny.graph.json").write_text(json.dumps(graph))
+    save_file(weights, folder / "tiny.safetensors")
+    return folder
+
+
+def changed_graph(folder: Path, change) -> Path:
+    graph = json.loads((folder / "tiny.graph.json").read_text())
+    change(graph)
+    (folder / "tiny.graph.json").write_text(json.dumps(graph))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_network(tmp_path / "pretrained")
+
+
+@pytest.fixture
+def images() -> Images:
+    rng = np.random.default_rng(1)
+    return Images(
+        pixels=rng.integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8),
+        labels=np.arange(COUNT) % CLASSES,
+        boxes=(),
+    )
+
+
+@pytest.fixture
+def answers(folder, images, monkeypatch: pytest.MonkeyPatch):
+    """The function ``answers(run_dir)`` that asks the tiny teacher."""
+    monkeypatch.setattr(teacher, "BATCH", 8)  # three steps of fine-tuning per epoch
+    torch.set_num_threads(1)
+
+    def ask(run_dir: Path, teaching: Teaching = TEACHING, **changes) -> TeacherAnswers:
+        arguments = {"folder": folder, "images": images, "classes": CLASSES, "seed": 0}
+        arguments |= {"run_dir": run_dir, **changes}
+        return teacher_answers(teaching, **arguments)
+
+    return ask
+
+
+def noise(n: int, side: int, seed: int = 2) -> torch.Tensor:
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def with_head(network: QuantizedNetwork) -> QuantizedNetwork:
+    torch.nn.init.normal_(network.head.weight, generator=torch.Generator().manual_seed(3))
+    return network
+
+
+def convolved(x: np.ndarray, kernel: np.ndarray, stride: int, groups: int) -> np.ndarray:
+    """A convolution (C, H, W) with TensorFlow's padding, pixel by pixel."""
+    size, side = kernel.shape[2], x.shape[1]
+    out = -(-side // stride)
+    room = max((out - 1) * stride + size - side, 0)
+    before = room // 2
+    padded = np.pad(x, ((0, 0), *(((before, room - before),) * 2)))
+    each, c_in = len(kernel) // groups, kernel.shape[1]
+    result = np.zeros((len(kernel), out, out))
+    for c in range(len(kernel)):
+        part = padded[c // each * c_in : (c // each + 1) * c_in]
+        for i in range(out):
+            for j in range(out):
+                window = part[:, i * stride :, j * stride :][:, :size, :size]
+                result[c, i, j] = (window * kernel[c]).sum()
+    return result
+
+
+@pytest.mark.parametrize("side", [7, 8, 9])
+def test_the_network_computes_what_its_8_bit_weights_say(folder, side):
+    image = noise(1, side)
+    weights = load_file(folder / "tiny.safetensors")
+    values = {0: image[0].numpy().astype(np.float64) * 2 - 1}
+    for name, source, result, stride, groups, activation, _ in LAYERS:
+        if source == 4:
+            values[4] = values[1] + values[3]
+        zero, scale = weights[f"{name}.weight_zero_point"], weights[f"{name}.weight_scale"]
+        kernel = (weights[f"{name}.weight_q"].astype(np.float64) - zero) * scale
+        bias = weights[f"{name}.bias_q"] * np.float64(weights[f"{name}.bias_scale"])
+        y = convolved(values[source], kernel, stride, groups) + bias[:, None, None]
+        values[result] = y.clip(0, 6) if activation == "relu6" else y
+    network = with_head(QuantizedNetwork(folder / "tiny", CLASSES))
+    with torch.no_grad():
+        found = network(image)[0].numpy()
+        expected = network.head(torch.from_numpy(values[5].mean((1, 2))).float()).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_added_normalization_leaves_the_function_unchanged(folder):
+    network = with_head(QuantizedNetwork(folder / "tiny", CLASSES)).eval()
+    batch, others = noise(16, 24), noise(4, 24, seed=9)
+    before, elsewhere = network(batch), network(others)
+    network.add_normalization(batch)
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert len(norms) == len(LAYERS)
+    np.testing.assert_allclose(network(batch), before, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(network(others), elsewhere, rtol=1e-4, atol=1e-4)
+    assert before.std() > 0.01
+    network.train()  # now the batch normalizes itself: almost the same on that batch
+    np.testing.assert_allclose(network(batch), before, atol=0.02 * float(before.abs().max()))
+    assert not np.allclose(network(others), elsewhere, rtol=1e-3)
+
+
+def test_a_new_head_starts_without_an_opinion(folder):
+    network = QuantizedNetwork(folder / "tiny", CLASSES)
+    assert network.head.weight.shape == (CLASSES, 5)
+    with torch.no_grad():
+        assert (network(noise(2, 24)) == 0).all()
+
+
+def test_answers_are_those_to_the_views_and_the_same_every_time(answers, images, tmp_path: Path):
+    first, second = (answers(tmp_path / name) for name in ("a", "b"))
+    assert first.logits.shape == (TEACHING.views, COUNT, CLASSES)
+    assert first.logits.dtype == np.float16
+    assert np.isfinite(first.logits).all()
+    assert len({row.tobytes() for row in first.logits.reshape(-1, CLASSES)}) > COUNT
+    np.testing.assert_array_equal(first.logits, second.logits)
+    other = answers(tmp_path / "c", seed=1)
+    assert not np.array_equal(first.logits, other.logits)
+    assert not np.array_equal(first.views[0].dx, other.views[0].dx)
+    assert not np.array_equal(first.views[0].dx, first.views[1].dx)
+
+
+def test_answers_of_an_untouched_network_belong_to_their_views(
+    answers, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without fine-tuning the network is known; its head is given an opinion."""
+    found = answers(tmp_path / "run", dataclasses.replace(TEACHING, epochs=0))
+    assert (found.logits == 0).all()  # of a head that says nothing
+    network = with_head(QuantizedNetwork(tmp_path / "pretrained" / "tiny", CLASSES)).eval()
+    monkeypatch.setattr(teacher, "_fine_tuned", lambda *rest: network)
+    found = answers(tmp_path / "other")
+    pixels = tensor_from_pixels(images.pixels)
+    for view, logits in zip(found.views, found.logits, strict=True):
+        larger = torch.nn.functional.interpolate(moved(pixels, view), (24, 24), mode="bilinear")
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, network(larger), rtol=2e-3, atol=2e-3)
+
+
+def test_fine_tuning_is_reported_and_answers_are_read_again(answers, tmp_path: Path):
+    steps: list[tuple[int, int]] = []
+    first = answers(tmp_path / "run", report=lambda *row: steps.append(row))
+    assert steps == [(step, 6) for step in range(1, 7)]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [ANSWERS]
+    steps.clear()
+    again = answers(
+        tmp_path / "run", folder=tmp_path / "gone", report=lambda *row: steps.append(row)
+    )
+    assert not steps
+    np.testing.assert_array_equal(again.logits, first.logits)
+    for mine, other in zip(again.views, first.views, strict=True):
+        for name in ("dy", "dx", "flip"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("shape", [(2, COUNT, CLASSES), (3, COUNT - 1, CLASSES), (3, COUNT, 7)])
+def test_answers_of_another_shape_are_refused(answers, tmp_path: Path, shape):
+    np.savez(tmp_path / ANSWERS, logits=np.zeros(shape, np.float16))
+    with pytest.raises(DataError, match="belongs to other data") as caught:
+        answers(tmp_path)
+    assert caught.value.hints == ("delete it",)
+
+
+def test_a_drawn_view_comes_with_its_own_answer(answers, tmp_path: Path, rng):
+    found = answers(tmp_path / "run")
+    index = np.array([5, 0, 23, 5, 7] * 8)
+    views, logits = found.draw(index, rng)
+    seen = set()
+    for row, image in enumerate(index):
+        matches = [
+            number
+            for number, view in enumerate(found.views)
+            if (view.dy[image], view.dx[image], view.flip[image])
+            == (views.dy[row], views.dx[row], views.flip[row])
+        ]
+        assert any(np.array_equal(logits[row], found.logits[number, image]) for number in matches)
+        seen |= set(matches)
+    assert seen == set(range(TEACHING.views))
+    assert views.flip.dtype == bool
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "tiny.graph.json").unlink(),
+        lambda folder: (folder / "tiny.safetensors").unlink(),
+        lambda folder: (folder / "tiny.safetensors").write_bytes(b"nothing of use"),
+        lambda folder: (folder / "tiny.graph.json").write_text("{"),
+        lambda folder: (folder / "tiny.graph.json").write_text("{}"),
+        lambda folder: (folder / "tiny.graph.json").write_text("[]"),
+        lambda folder: changed_graph(folder, lambda graph: graph["ops"].clear()),
+        lambda folder: changed_graph(folder, lambda graph: graph["ops"].__delitem__(5)),
+        lambda folder: changed_graph(folder, lambda graph: graph["ops"][0].update(layer="none")),
+        lambda folder: changed_graph(
+            folder, lambda graph: graph.update(ops=[{"op": "POOL", "inputs": [0], "outputs": [1]}])
+        ),
+    ],
+)
+def test_files_that_are_no_such_network_are_refused(answers, folder, tmp_path: Path, change):
+    change(folder)
+    with pytest.raises(DataError, match="is no 8-bit network"):
+        answers(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_operator_is_refused(answers, folder, tmp_path: Path):
+    changed_graph(folder, lambda graph: graph["ops"][3].update(op="SOFTMAX"))
+    with pytest.raises(DataError, match="Operator 'SOFTMAX' of a teacher is not known"):
+        answers(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# In training
+
+
+@pytest.fixture
+def data(images, toy_parts) -> DataSet:
+    return DataSet(
+        classes=toy_parts.classes["cls"], wordnet=(), train=images, validation=images, test=images
+    )
+
+
+def test_a_supernet_is_trained_with_its_teacher_and_resumed(
+    toy_parts, data, folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(teacher, "BATCH", 8)
+    torch.set_num_threads(1)
+    recipe = dataclasses.replace(toy_parts.recipe("cls"), teacher=TEACHING)
+    seen = []
+    whole = train(
+        recipe, data, tmp_path / "whole", teacher_dir=folder,
+        report=lambda status: seen.append((status.phase, status.step, status.steps)),
+    )  # fmt: skip
+    assert seen == [("teacher", step, 6) for step in range(1, 7)] + [
+        ("training", step, 6) for step in range(1, 7)
+    ]
+    assert (tmp_path / "whole" / ANSWERS).exists()
+
+    def interrupt(status) -> None:
+        if (status.phase, status.step) == ("training", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, tmp_path / "parts", teacher_dir=folder, report=interrupt)
+    (folder / "tiny.safetensors").unlink()  # its answers are there
+    resumed = train(recipe, data, tmp_path / "parts", teacher_dir=folder, resume=True)
+    alone = train(toy_parts.recipe("cls"), data, tmp_path / "alone")
+    states = [network.state_dict() for network in (whole, resumed, alone)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
+
+
+def test_a_recipe_with_a_teacher_needs_its_files(toy_parts, data, tmp_path: Path):
+    recipe = dataclasses.replace(toy_parts.recipe("cls"), teacher=TEACHING)
+    with pytest.raises(DataError, match="pass the folder of its files"):
+        train(recipe, data, tmp_path / "run")
+    with pytest.raises(DataError, match="is no 8-bit network"):
+        train(recipe, data, tmp_path / "run", teacher_dir=tmp_path)
+
+
+def test_half_of_the_loss_is_the_distance_from_the_teacher(
+    toy_parts, data, answers, tmp_path: Path
+):
+    settings = toy_parts.recipe("cls", temperature=3.0).training
+    network = toy_parts.supernet("cls")
+    found = answers(tmp_path / "run")
+    objective = objective_for(network, settings, found)
+    index = np.arange(8)
+    inputs, targets = objective.batch(data.train, index, np.random.default_rng(4), 0.0)
+    views, logits = found.draw(index, np.random.default_rng(4))
+    assert torch.equal(targets, torch.from_numpy(data.train.labels[index]))
+    mine = network(inputs).detach()
+    labels = torch.nn.functional.cross_entropy(mine, targets)
+    near = divergence(mine, torch.from_numpy(logits).float(), 3.0)
+    assert float(objective.full_loss(inputs, targets).detach()) == pytest.approx(
+        float(0.5 * labels + 0.5 * near), rel=1e-5
+    )
+    soft, hard = (torch.log_softmax(x / 3.0, 1) for x in (torch.from_numpy(logits).float(), mine))
+    by_hand = 9 * (soft.exp() * (soft - hard)).sum(1).mean()
+    assert float(near) == pytest.approx(float(by_hand), rel=1e-4)
+    assert len(views.dx) == 8
