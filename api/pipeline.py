@@ -153,7 +153,7 @@ def _choose(
                 parity = prove(source, plan, linked)
             return _Choice(plan, estimate, certificate, parity, model, measurement)
         if number < ROUNDS - 1:
-            options = _corrected(options, plan, estimate, measurement, budget)
+            options = _corrected(options, estimate, measurement, budget)
     assert measurement is not None
     reached = measurement.percentile(budget.percentile)
     raise BudgetError(
@@ -175,23 +175,14 @@ def _measure(model: bytes, profile: DeviceProfile, budget: Budget) -> Measuremen
 
 
 def _corrected(
-    options: list[SizeOption],
-    plan: Plan,
-    estimate: Estimate,
-    measurement: Measurement,
-    budget: Budget,
+    options: list[SizeOption], estimate: Estimate, measurement: Measurement, budget: Budget
 ) -> list[SizeOption]:
-    """The table of the plan's input size scaled to what was measured."""
+    """All tables scaled to what was measured: what was off for one size mostly is for all."""
     from ..devices.latency_table import corrected
 
     assert estimate.latency_ms is not None
     ratio = max(1.002, measurement.percentile(budget.percentile) / estimate.latency_ms.value)
-    return [
-        replace(option, table=corrected(option.table, ratio))
-        if option.table.input_size == plan.input_size
-        else option
-        for option in options
-    ]
+    return [replace(option, table=corrected(option.table, ratio)) for option in options]
 
 
 def _model(source: ModuleLibrary, plan: Plan, linked: Linked) -> bytes:

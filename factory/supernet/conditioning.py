@@ -91,7 +91,7 @@ def learn_modulation(
             with torch.autocast("cpu", torch.bfloat16):
                 loss = lesson.loss(plan.widths, plan.size)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         report(step + 1, conditioning.steps)
     network.requires_grad_(True)

@@ -89,6 +89,8 @@ class Architecture:
             raise DataError("Architecture.input_size must be the largest of input_sizes.")
         if any(size % self.stride_of(len(self.stages) - 1) for size in self.input_sizes):
             raise DataError("Architecture.input_sizes must be multiples of the largest stride.")
+        if self.stem_kernel != self.stem_stride and self.stem_kernel % 2 == 0:
+            raise DataError("Architecture.stem_kernel must be odd, or equal to stem_stride.")
         if self.kind == "det" and not set(self.head_strides) <= set(self.strides):
             raise DataError(f"head_strides must be among {self.strides}.")
 
@@ -132,6 +134,12 @@ class Training:
     mosaic: float = 0.0
     narrow: int = 1
     average: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mosaic < 1 or not 0 <= self.average < 1:
+            raise DataError("Training.mosaic and Training.average must be in [0, 1).")
+        if self.narrow < 0:
+            raise DataError("Training.narrow must not be negative.")
     seed: int = 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -89,11 +90,11 @@ def teacher_answers(
         for v in range(teaching.views)
     )
     path = run_dir / ANSWERS
+    origin = json.dumps([dataclasses.asdict(teaching), seed])
     if path.exists():
-        logits = np.load(path, allow_pickle=False)["logits"]
-        if logits.shape != (teaching.views, len(images), classes):
-            raise DataError(f"{path} belongs to other data.", hints=["delete it"])
-        return TeacherAnswers(views, logits)
+        return TeacherAnswers(views, _kept(path, origin, (len(views), len(images), classes)))
+    if len(images) < BATCH:
+        raise DataError(f"A teacher needs at least {BATCH} training images, got {len(images)}.")
     network = _fine_tuned(teaching, folder, images, classes, seed, report)
     logits = np.empty((teaching.views, len(images), classes), np.float16)
     for number, view in enumerate(views):
@@ -103,9 +104,21 @@ def teacher_answers(
                 logits[number, rows] = network(_enlarged(seen, teaching.size)).numpy()
     run_dir.mkdir(parents=True, exist_ok=True)
     beside = run_dir / "teacher.partial.npz"
-    np.savez(beside, logits=logits)
+    np.savez(beside, logits=logits, origin=np.array(origin))
     beside.replace(path)
     return TeacherAnswers(views, logits)
+
+
+def _kept(path: Path, origin: str, shape: tuple[int, int, int]) -> NDArray[np.float16]:
+    """Answers of an earlier start of the same run."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            logits, kept = file["logits"], str(file["origin"])
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read: {error}.", hints=["delete it"]) from error
+    if logits.shape != shape or kept != origin:
+        raise DataError(f"{path} belongs to another teacher or other data.", hints=["delete it"])
+    return cast(NDArray[np.float16], logits)
 
 
 def _batches(count: int) -> Iterator[NDArray[np.int64]]:
@@ -203,7 +216,7 @@ class _Convolution(nn.Module):
         norm.weight.copy_((variance + norm.eps).sqrt())
         norm.bias.copy_(mean + cast(Tensor, self.bias))
         self.norm = norm.eval()
-        return self(x)
+        return cast(Tensor, self(x))
 
 
 class QuantizedNetwork(nn.Module):

@@ -164,9 +164,14 @@ def _start(
     if not resume:
         raise SpecError(f"{run_dir} holds a training run.", hints=["--resume continues it"])
     progress = load_checkpoint(path, average, network, optimizer)
-    if progress.recipe != table:
+    if not _same_training(progress.recipe, table):
         raise DataError(f"The run in {run_dir} was started with another recipe.")
     return progress
+
+
+def _same_training(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Whether two recipes train alike; what only publishing reads may differ."""
+    return {**one, "conditioning": None} == {**other, "conditioning": None}
 
 
 def _follow(

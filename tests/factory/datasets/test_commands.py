@@ -318,6 +318,7 @@ def test_publish_gets_all_splits_of_raw_files(run: Run, data: Path, trained, mon
     )
     done = checkpoint.Progress(step=1, seconds=1.0, recipe={})
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path, network: done)
+    monkeypatch.setattr("nnfactory.api.libraries._write_page", lambda run_dir, folder: None)
     run("modules", "new", "mine", "--data", "parts", "--imgsz", 64)
     table = recipe.table_from_recipe(recipe.load_recipe("mine.toml"))
     Path("runs/mine").mkdir(parents=True)

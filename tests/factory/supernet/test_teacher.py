@@ -221,10 +221,28 @@ def test_fine_tuning_is_reported_and_answers_are_read_again(answers, tmp_path: P
 
 @pytest.mark.parametrize("shape", [(2, COUNT, CLASSES), (3, COUNT - 1, CLASSES), (3, COUNT, 7)])
 def test_answers_of_another_shape_are_refused(answers, tmp_path: Path, shape):
-    np.savez(tmp_path / ANSWERS, logits=np.zeros(shape, np.float16))
-    with pytest.raises(DataError, match="belongs to other data") as caught:
+    origin = json.dumps([dataclasses.asdict(TEACHING), 0])
+    np.savez(tmp_path / ANSWERS, logits=np.zeros(shape, np.float16), origin=np.array(origin))
+    with pytest.raises(DataError, match="belongs to another teacher or other data") as caught:
         answers(tmp_path)
     assert caught.value.hints == ("delete it",)
+
+
+def test_answers_of_another_teacher_or_seed_are_refused(answers, tmp_path: Path):
+    answers(tmp_path)
+    with pytest.raises(DataError, match="belongs to another teacher"):
+        answers(tmp_path, dataclasses.replace(TEACHING, lr=9.0))
+    with pytest.raises(DataError, match="belongs to another teacher"):
+        answers(tmp_path, seed=5)
+    (tmp_path / ANSWERS).write_bytes(b"PK")
+    with pytest.raises(DataError, match="cannot be read"):
+        answers(tmp_path)
+
+
+def test_too_few_images_for_one_batch_are_refused(answers, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(teacher, "BATCH", COUNT + 1)
+    with pytest.raises(DataError, match="needs at least"):
+        answers(tmp_path)
 
 
 def test_a_drawn_view_comes_with_its_own_answer(answers, tmp_path: Path, rng):
@@ -316,7 +334,8 @@ def test_a_supernet_is_trained_with_its_teacher_and_resumed(
     assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
 
 
-def test_a_recipe_with_a_teacher_needs_its_files(toy_parts, data, tmp_path: Path):
+def test_a_recipe_with_a_teacher_needs_its_files(toy_parts, data, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(teacher, "BATCH", 8)
     recipe = dataclasses.replace(toy_parts.recipe("cls"), teacher=TEACHING)
     with pytest.raises(DataError, match="pass the folder of its files"):
         train(recipe, data, tmp_path / "run")
