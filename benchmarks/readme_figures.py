@@ -35,7 +35,7 @@ def main(check: bool) -> None:
 
 def updated(readme: str) -> str:
     """The README with the figures of the result files."""
-    parts = [_specialization(), _generation(), _jetson()]
+    parts = [_library_quality(), _specialization(), _generation(), _jetson()]
     text = "\n".join(part for part in parts if part)
     return _BLOCK.sub(lambda match: f"{match[1]}{text}{match[2]}", readme)
 
@@ -46,6 +46,40 @@ def _rows(name: str) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+_PARTS = {
+    "full": "whole network",
+    "cutting": "built at {share} of the latency, against the full network with masked logits",
+    "conditioning": "modulated for the task at {share}, against the plain slice",
+    "against": "built at a quarter, against {share}",
+}
+
+
+def _library_quality() -> str:
+    """What was asked of the libraries and what they reach; bars that are missed included."""
+    rows = _rows("library_quality")
+    if not rows:
+        return ""
+    lines = [
+        "The libraries on test images (`library_quality.csv`; differences are paired over "
+        f"{max(row['n'] for row in rows if row['part'] == 'cutting')} tasks, 95 % intervals):",
+        "",
+        "| library | what | value | asked for |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        what = _PARTS[row["part"]].format(share=row["what"])
+        what += f", {row['what']}" if "{share}" not in _PARTS[row["part"]] else ""
+        size = f" ({float(row['mmacs']):.0f} MMACs)" if row["mmacs"] else ""
+        low, value, high = (float(row[name]) for name in ("low", "value", "high"))
+        bar = f"{float(row['bar']):g}" if row["bar"] else ""
+        verdict = {"True": "reached", "False": "**missed**"}.get(row["reached"], "")
+        lines.append(
+            f"| {row['library']} | {what}{size} | {value:.3f} [{low:.3f}, {high:.3f}] "
+            f"| {bar} {verdict} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _specialization() -> str:

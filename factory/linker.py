@@ -153,7 +153,9 @@ def _conditioned(library: ModuleLibrary, plan: Plan) -> Network:
         return library.network
     if library.modulation is None:
         raise DataError(f"The plan is modulated, but library '{library.name}' has no modulation.")
-    return modulated(library.network, library.modulation, library.class_indices(plan.task))
+    features = library.plan_features(plan.counts)
+    classes = library.class_indices(plan.task)
+    return modulated(library.network, library.modulation, classes, features)
 
 
 def _normalized(library: ModuleLibrary, plan: Plan) -> Network:

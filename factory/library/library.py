@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import UnknownNameError, UsageError
 from ..graph.network import Array, Network
+from ..modulation import Modulation, plan_features
 from ..schema import Slot, Task
 
 CLASSES = "classes"  # name of the slot that holds the classes
@@ -68,8 +69,8 @@ class ModuleLibrary:
         importance: (K, M) per class the importance of every block module, slot after slot, at
             "full" and at "half" width.
         sizes: What was measured, by input size.
-        modulation: (K, D) one vector per class, whose mean over a task's classes modulates the
-            normalizations; None where that was not learned or did not help.
+        modulation: Generates scale and shift of the normalizations for a task and a plan; None
+            where that was not learned or did not help.
         folder: Where it is.
     """
 
@@ -86,13 +87,17 @@ class ModuleLibrary:
     slots: tuple[Slot, ...]
     importance: Mapping[str, Array]
     sizes: Mapping[int, SizeData]
-    modulation: Array | None
+    modulation: Modulation | None
     folder: Path
 
     @property
     def input_sizes(self) -> tuple[int, ...]:
         """The input sizes that the supernet was trained at, from large to small."""
         return tuple(sorted(self.sizes, reverse=True))
+
+    def plan_features(self, counts: Mapping[str, int]) -> Array:
+        """What a modulation knows of a plan at this input size."""
+        return plan_features(self.blocks, counts, self.input_size / max(self.sizes))
 
     @property
     def curves(self) -> Array:

@@ -25,7 +25,7 @@ else:
 from ..errors import DataError, NNFactoryError, UnknownNameError
 from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
-from ..modulation import modulation_width
+from ..modulation import Modulation, modulation_width
 from ..schema import Module, OwnedRange, Slot
 from .library import ModuleLibrary, SizeData, Statistics
 
@@ -161,18 +161,21 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         slots=slots,
         importance=importance,
         sizes=sizes,
-        modulation=_modulation(folder, values, network, classes),
+        modulation=_modulation(folder, values, network, classes, blocks),
         folder=folder,
     )
 
 
 def _modulation(
-    folder: Path, values: Mapping[str, Array], network: Network, classes: int
-) -> Array | None:
-    vectors = values.get("modulation")
-    if vectors is not None and vectors.shape != (classes, modulation_width(network)):
+    folder: Path, values: Mapping[str, Array], network: Network, classes: int, blocks: int
+) -> Modulation | None:
+    if "modulation.classes" not in values:
+        return None
+    found = Modulation(classes=values["modulation.classes"], widths=values["modulation.widths"])
+    width = modulation_width(network)
+    if found.classes.shape != (classes, width) or found.widths.shape != (2 * blocks + 1, width):
         raise DataError(f"{folder}: the modulation does not fit the network.")
-    return vectors
+    return found
 
 
 def _sizes(folder: Path, sizes: list[int], values: Mapping[str, Array]) -> dict[int, SizeData]:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from ..errors import UsageError
 from ..graph.network import Array, Network, model_from_network
+from ..modulation import Modulation
 from ..schema import Slot
 from .library import SizeData
 from .store import CARD, table_from_slot
@@ -29,7 +30,7 @@ def write_library(
     slots: Sequence[Slot],
     importance: Mapping[str, Array],
     sizes: Mapping[int, SizeData],
-    modulation: Array | None = None,
+    modulation: Modulation | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write every file beside ``folder``, then move the whole into place.
@@ -61,7 +62,8 @@ def write_library(
             for size, data in sizes.items()
         }
         if modulation is not None:
-            arrays["modulation"] = np.ascontiguousarray(modulation, np.float16)
+            arrays["modulation.classes"] = np.ascontiguousarray(modulation.classes, np.float16)
+            arrays["modulation.widths"] = np.ascontiguousarray(modulation.widths, np.float16)
         save_file(arrays, staging / "values.safetensors")
         _write_statistics(staging / "statistics.npz", sizes)
         accuracy = {str(size): data.accuracy for size, data in sizes.items()}

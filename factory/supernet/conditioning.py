@@ -16,7 +16,7 @@ from ..datasets import Images
 from ..graph.network import Array
 from ..graph.normalization import Moments, norm_nodes
 from ..library.library import ModuleLibrary
-from ..modulation import modulation_width
+from ..modulation import Modulation, modulation_width
 from ..stored_moments import stored_moments
 from .augment import mirrored, moved, random_views, resized, tensor_from_pixels
 from .blocks import ConvNorm
@@ -39,6 +39,7 @@ class _Plan:
     size: int
     widths: tuple[int, ...]
     moments: dict[str, Moments]
+    features: Tensor
 
 
 def learn_modulation(
@@ -49,8 +50,8 @@ def learn_modulation(
     *,
     seed: int = 0,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> Array:
-    """One vector per class whose mean over a task's classes modulates the linked network.
+) -> Modulation:
+    """What modulates the linked network of a task and a plan.
 
     The weights stay as they are. Every step draws a plan that the assembler chose for a share of
     the full network's proxy latency (small ones likelier, at one of the input sizes) and, for each
@@ -68,13 +69,12 @@ def learn_modulation(
         seed: Of everything random.
         report: Called with (done, total) steps.
 
-    Returns:
-        float32 (K, D); see :func:`nnfactory.factory.modulation.modulated`.
     """
     rng = np.random.default_rng([seed, 21])
     pool = _pool(library, conditioning.plans, rng)
     nearest = np.argsort(-_similarity(network), 1)
-    vectors = _Vectors(len(library.classes), modulation_width(library.network), conditioning.rank)
+    width = modulation_width(library.network)
+    vectors = _Vectors(len(library.classes), len(pool[0].features), width, conditioning.rank)
     optimizer = torch.optim.Adam(vectors.groups(conditioning.lr))
     lesson = _ClassLesson(network) if isinstance(network, Classifier) else _BoxLesson(network)
     affine = _Affine(network, library)
@@ -87,7 +87,7 @@ def learn_modulation(
         allowed = draw_tasks(image_labels(batch), nearest, LARGEST_TASK[library.kind], rng)
         plan = pool[int(rng.integers(len(pool)))]
         lesson.prepare(batch, torch.from_numpy(allowed), rng)
-        with affine.of(plan.moments, vectors(torch.from_numpy(allowed))):
+        with affine.of(plan.moments, vectors(torch.from_numpy(allowed), plan.features)):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = lesson.loss(plan.widths, plan.size)
             optimizer.zero_grad()
@@ -95,7 +95,7 @@ def learn_modulation(
         optimizer.step()
         report(step + 1, conditioning.steps)
     network.requires_grad_(True)
-    return vectors.table()
+    return vectors.modulation()
 
 
 def draw_tasks(
@@ -143,41 +143,46 @@ def _pool(library: ModuleLibrary, count: int, rng: np.random.Generator) -> list[
         size = library.input_sizes[0] if number % 2 else others[number // 2 % len(others)]
         view = library.at(size)
         plan = optimized_plan(view, random_task(view, rng), float(0.03 + 0.97 * rng.random() ** 2))
-        pool.append(_Plan(size, tuple(plan.counts.values()), stored_moments(view, plan.counts)))
+        moments = stored_moments(view, plan.counts)
+        features = torch.from_numpy(view.plan_features(plan.counts))
+        pool.append(_Plan(size, tuple(plan.counts.values()), moments, features))
     return pool
 
 
 class _Vectors(torch.nn.Module):
-    """One vector per class: what all share plus a few directions, weighted by class.
+    """One vector per class, what all share plus a few directions, and one per plan feature.
 
     A free vector per class has more numbers than its images can tell: trained so, the noise cost
     2.5 points where this gains.
     """
 
-    def __init__(self, classes: int, width: int, rank: int) -> None:
+    def __init__(self, classes: int, features: int, width: int, rank: int) -> None:
         super().__init__()
+        self.widths = torch.nn.Parameter(torch.zeros(features, width))
         self.shared = torch.nn.Parameter(torch.zeros(width))
         self.directions = torch.nn.Parameter(torch.zeros(rank, width))
         self.weights = torch.nn.Parameter(
             torch.randn(classes, rank, generator=torch.Generator().manual_seed(0))
         )
 
-    def forward(self, allowed: Tensor) -> Tensor:
-        """Modulation (B, D) of one task per image, (B, K) bool."""
+    def forward(self, allowed: Tensor, features: Tensor) -> Tensor:
+        """Modulation (B, D) of one task per image, (B, K) bool, and one plan, (F,)."""
         share = allowed.float() / allowed.sum(1, keepdim=True)
-        return self.shared + share @ self.weights @ self.directions
+        task = share @ self.weights @ self.directions
+        return self.shared + task + features @ self.widths
 
     def groups(self, lr: float) -> list[dict[str, object]]:
         """Parameter groups with their peak learning rates; the weights are of order one."""
         return [
-            {"params": [self.shared, self.directions], "lr": lr, "peak": lr},
+            {"params": [self.shared, self.directions, self.widths], "lr": lr, "peak": lr},
             {"params": [self.weights], "lr": 20 * lr, "peak": 20 * lr},
         ]
 
     @torch.no_grad()
-    def table(self) -> Array:
-        """float32 (K, D)."""
-        return np.asarray((self.shared + self.weights @ self.directions).numpy(), np.float32)
+    def modulation(self) -> Modulation:
+        """As the library keeps it."""
+        classes = (self.shared + self.weights @ self.directions).numpy()
+        return Modulation(classes=np.array(classes), widths=np.array(self.widths.numpy()))
 
 
 class _Affine:

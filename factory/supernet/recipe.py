@@ -140,6 +140,7 @@ class Training:
             raise DataError("Training.mosaic and Training.average must be in [0, 1).")
         if self.narrow < 0:
             raise DataError("Training.narrow must not be negative.")
+
     seed: int = 0
 
 

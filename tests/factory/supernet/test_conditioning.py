@@ -14,7 +14,7 @@ from nnfactory.factory.assembler.assemble import plan_from_counts  # noqa: E402
 from nnfactory.factory.datasets import Images  # noqa: E402
 from nnfactory.factory.graph.evaluate import run_network  # noqa: E402
 from nnfactory.factory.linker import link  # noqa: E402
-from nnfactory.factory.modulation import modulation_width  # noqa: E402
+from nnfactory.factory.modulation import Modulation, modulation_width  # noqa: E402
 from nnfactory.factory.stored_moments import stored_moments  # noqa: E402
 from nnfactory.factory.supernet import conditioning  # noqa: E402
 from nnfactory.factory.supernet.recipe import Conditioning  # noqa: E402
@@ -54,14 +54,16 @@ def test_what_is_learned_on_is_what_is_linked(toy_cls, toy_parts):
     network = toy_parts.supernet("cls").eval()
     rng = np.random.default_rng(1)
     width = modulation_width(toy_cls.network)
-    vectors = (0.1 * rng.standard_normal((len(toy_cls.classes), width))).astype(np.float32)
-    library = replace(toy_cls, modulation=vectors)
+    rows = (len(toy_cls.classes), 2 * len(toy_cls.blocks) + 1)
+    classes, widths = ((0.1 * rng.standard_normal((n, width))).astype(np.float32) for n in rows)
+    library = replace(toy_cls, modulation=Modulation(classes=classes, widths=widths))
     counts = {slot.name: max(1, slot.groups // 2) for slot in library.blocks}
     plan = plan_from_counts(library, library.task(library.classes[:3]), counts)
     pixels = tensor_from_pixels(images_of("cls", 6, 4).pixels)
     affine = conditioning._Affine(network, library)
-    mean = torch.from_numpy(vectors[:3].mean(0)).expand(len(pixels), -1)
-    with affine.of(stored_moments(library, plan.counts), mean), torch.no_grad():
+    vector = classes[:3].mean(0) + library.plan_features(plan.counts) @ widths
+    every = torch.from_numpy(vector).expand(len(pixels), -1)
+    with affine.of(stored_moments(library, plan.counts), every), torch.no_grad():
         found = network(torch.from_numpy(pixels), tuple(plan.counts.values()))[:, :3].numpy()
     np.testing.assert_allclose(found, linked_logits(library, plan, pixels), atol=1e-4)
 
@@ -79,9 +81,15 @@ def test_the_loss_of_deployed_networks_falls(toy_cls, toy_det, toy_parts, kind, 
         return loss
 
     monkeypatch.setattr(lesson, "loss", watched)
-    vectors = conditioning.learn_modulation(
-        toy_parts.supernet(kind), library, images_of(kind, len(library.classes)),
-        Conditioning(steps=60, batch=24, lr=1e-2, rank=2, plans=2),
-    )  # fmt: skip
-    assert vectors.shape == (len(library.classes), modulation_width(library.network))
-    assert np.mean(losses[-15:]) < np.mean(losses[:15])
+    ends = []
+    for lr in (1e-9, 1e-2):  # the same draws, without and with learning
+        losses.clear()
+        found = conditioning.learn_modulation(
+            toy_parts.supernet(kind), library, images_of(kind, len(library.classes)),
+            Conditioning(steps=60, batch=24, lr=lr, rank=2, plans=4),
+        )  # fmt: skip
+        ends.append(np.mean(losses[-15:]))
+    width = modulation_width(library.network)
+    assert found.classes.shape == (len(library.classes), width)
+    assert found.widths.shape == (2 * len(library.blocks) + 1, width)
+    assert ends[1] < ends[0]
