@@ -10,6 +10,9 @@ Writes ``results/library_quality.csv``, one row per claim with the bar it is hel
   full network's measured latency, against the full network with logits masked to the task.
 * conditioning: 30 tasks, half of them of similar classes; at 10, 25 and 50 % of the latency what
   nnfactory builds against the same plan without the modulation.
+* against: 10 tasks; what nnfactory builds at a quarter of the latency against networks that are
+  trained for the task. It takes hours and the extra ``bench``, so it runs only if it is named;
+  ``task_training.py`` describes it and runs it alone.
 
 Differences are paired; their intervals (95 %) are Student's over tasks, each of which is one
 observation. Intervals of single accuracies are the metric's own (Wilson, or a bootstrap over
@@ -18,12 +21,12 @@ images). Latencies are medians, timed in turn with the full network of the task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
+from claims import Claim, case_row, mean_interval, network_row
 from equal_latency import (
     Case,
     Outcome,
@@ -35,7 +38,6 @@ from equal_latency import (
     plain_plan,
 )
 from results_file import data_option, need_data, write_rows
-from scipy.stats import t as student
 
 from nnfactory.factory.accuracy_measurement import matches, measure_accuracy
 from nnfactory.factory.assembler.footprint import footprint, full_counts
@@ -43,51 +45,23 @@ from nnfactory.factory.datasets import DataSet, load_dataset
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.linker import link
-from nnfactory.factory.schema import Interval
 
 PARTS = ("full", "cutting", "conditioning")
-TASKS = 30
+SLOW_PARTS = ("against",)
+TASKS = {"against": 10}
+MORE_TASKS = 30  # of every other part
 SHARES = {"cutting": (0.5, 0.25), "conditioning": (0.5, 0.25, 0.1)}
-BARS = {
-    ("full", "tiny200", "all classes"): 0.45, ("full", "tiny200", "10 classes"): 0.80,
-    ("full", "fod31", "all classes"): 0.60,
-    ("cutting", "", "0.5"): -0.005, ("cutting", "", "0.25"): -0.02,
-    ("cutting", "tiny200", "10 classes at 0.25"): 0.78, ("conditioning", "", "0.25"): 0.015,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One summary row."""
-
-    part: str
-    library: str
-    what: str
-    interval: Interval
-    mparams: float | None = None
-    mmacs: float | None = None
-
-    def row(self) -> dict[str, object]:
-        """As the CSV has it; ``bar`` is the least value that was asked for."""
-        bar = BARS.get((self.part, self.library, self.what), BARS.get((self.part, "", self.what)))
-        interval = self.interval
-        return {
-            "part": self.part, "library": self.library, "what": self.what,
-            "value": round(interval.value, 4), "low": round(interval.low, 4),
-            "high": round(interval.high, 4), "n": interval.n,
-            "bar": "" if bar is None else bar,
-            "reached": "" if bar is None else interval.value >= bar,
-            "mparams": "" if self.mparams is None else round(self.mparams, 3),
-            "mmacs": "" if self.mmacs is None else round(self.mmacs, 1),
-        }  # fmt: skip
 
 
 @click.command()
 @data_option
 @click.option("--library", "names", multiple=True, help="Only these libraries.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only these parts.")
-@click.option("--tasks", default=TASKS, show_default=True, help="Tasks per part.")
-def main(data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], tasks: int) -> None:
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice((*PARTS, *SLOW_PARTS)),
+    help="Only these parts.",
+)  # fmt: skip
+@click.option("--tasks", type=int, help="Tasks per part.")
+def main(data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], tasks: int | None) -> None:
     """Measure the shipped libraries."""
     need_data(data_dir)
     claims: list[Claim] = []
@@ -95,16 +69,19 @@ def main(data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], tasks: 
     for name in names or tuple(library_folders()):
         library = open_library(name)
         folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
-        data = load_dataset(library.kind, folder, splits=("train", "test"))
+        data = load_dataset(library.kind, folder)
         for part in parts or PARTS:
-            found, networks = globals()[f"_{part}"](library, data, tasks)
+            count = tasks or TASKS.get(part, MORE_TASKS)
+            found, networks = globals()[f"_{part}"](library, data, count)
             claims += found
             rows += networks
             for claim in found:
                 click.echo("  ".join(f"{k} {v}" for k, v in claim.row().items() if v != ""))
-    click.echo(write_rows("library_quality", [claim.row() for claim in claims]))
+    click.echo(
+        write_rows("library_quality", [c.row() for c in claims], replace=("library", "part"))
+    )
     if rows:
-        click.echo(write_rows("library_quality_tasks", rows))
+        click.echo(write_rows("library_quality_tasks", rows, replace=("library", "part")))
 
 
 def _full(
@@ -129,7 +106,7 @@ def _full(
             for name, ap in zip(library.classes, found, strict=True)
             if ap is not None
         ]
-        return claims, [_network_row(**row) for row in rows]
+        return claims, [network_row(**row) for row in rows]
     rng = np.random.default_rng(1)
     values = []
     for _ in range(tasks):
@@ -150,11 +127,11 @@ def _cutting(
         size = int(rng.integers(2, min(20, len(library.classes)) + 1))
         case = case_of(library, data, rng.choice(len(library.classes), size, replace=False), rng)
         whole = outcome(case, plain_plan(case, full_active(library)))
-        rows.append(_case_row("cutting", case, number, "full, masked logits", 1.0, whole))
+        rows.append(case_row("cutting", case, number, "full, masked logits", 1.0, whole))
         for share, found in gaps.items():
             built = _built(case, share * whole.latency_ms)
             found.append(built.metric() - whole.metric())
-            rows.append(_case_row("cutting", case, number, "built", share, built))
+            rows.append(case_row("cutting", case, number, "built", share, built))
     claims = [
         Claim("cutting", library.name, f"{share:g}", mean_interval(found))
         for share, found in gaps.items()
@@ -198,13 +175,22 @@ def _conditioning(
                 result = outcome(case, replace(plan, is_modulated=is_modulated), "own", latency)
                 values.append(result.metric())
                 rows.append(
-                    _case_row("conditioning", case, number, f"{method}, {kind}", share, result)
+                    case_row("conditioning", case, number, f"{method}, {kind}", share, result)
                 )
             found.append(values[0] - values[1])
     return [
         Claim("conditioning", library.name, f"{share:g}", mean_interval(found))
         for share, found in gaps.items()
     ], rows
+
+
+def _against(
+    library: ModuleLibrary, data: DataSet, tasks: int
+) -> tuple[list[Claim], list[dict[str, object]]]:
+    """What nnfactory builds against networks that are trained for the task."""
+    from task_training import against  # needs torch and torch-pruning
+
+    return against(library, data, tasks)
 
 
 def similar_classes(library: ModuleLibrary, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -222,33 +208,6 @@ def similar_classes(library: ModuleLibrary, size: int, rng: np.random.Generator)
 def _built(case: Case, target_ms: float) -> Outcome:
     plan, latency = at_latency(case, lambda ms: chosen(case, ms), target_ms)
     return outcome(case, plan, "own", latency)
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over tasks with Student's 95 % interval."""
-    n = len(values)
-    mean = float(np.mean(values))
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(low=mean - half, value=mean, high=mean + half, level=0.95, n=n)
-
-
-def _case_row(
-    part: str, case: Case, number: int, method: str, share: float, result: Outcome
-) -> dict[str, object]:
-    return _network_row(
-        part=part, library=case.library.name, what=method, task=number,
-        classes=len(case.classes), latency_share=share,
-        latency_ms=round(result.latency_ms, 4), mparams=round(result.mparams, 4),
-        mmacs=round(result.mmacs, 2), value=round(result.metric(), 4), images=result.images,
-    )  # fmt: skip
-
-
-def _network_row(**known: object) -> dict[str, object]:
-    columns = (
-        "part", "library", "what", "task", "classes", "latency_share", "latency_ms", "mparams",
-        "mmacs", "value", "images",
-    )  # fmt: skip
-    return {column: known.get(column, "") for column in columns}
 
 
 if __name__ == "__main__":

@@ -41,11 +41,26 @@ def machine() -> dict[str, object]:
     }
 
 
-def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
-    """Write ``results/<name>.csv``; every row ends with machine, software and date."""
+def write_rows(
+    name: str, rows: Sequence[Mapping[str, object]], *, replace: Sequence[str] = ()
+) -> Path:
+    """Write ``results/<name>.csv``; every row ends with machine, software and date.
+
+    Args:
+        name: Of the file.
+        rows: With the same keys.
+        replace: Columns that say which older rows these replace; the others stay. Without any,
+            all are replaced.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
-    full = [{**row, **machine()} for row in rows]
+    full: list[Mapping[str, object]] = [{**row, **machine()} for row in rows]
+    if replace and path.is_file():
+        measured = {tuple(str(row[column]) for column in replace) for row in full}
+        with path.open(newline="", encoding="utf-8") as file:
+            old = [row for row in csv.DictReader(file) if row.keys() == full[0].keys()]
+        kept = [row for row in old if tuple(row[column] for column in replace) not in measured]
+        full = sorted([*kept, *full], key=lambda row: tuple(str(row[c]) for c in replace))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(full[0]), lineterminator="\n")
         writer.writeheader()

@@ -67,7 +67,7 @@ def main(data_dir: Path, names: tuple[str, ...], seed: int) -> None:
             tasks = [rng.choice(len(library.classes), size, replace=False) for _ in range(count)]
             cases = [case_of(library, data, classes, rng) for classes in tasks]
             rows += _rows(library, size, cases, rng)
-    click.echo(write_rows("specialization", rows))
+    click.echo(write_rows("specialization", rows, replace=("library",)))
 
 
 def _rows(

@@ -10,14 +10,15 @@ to 20 classes, at an equal measured latency (a quarter of the full network's, un
 * from scratch: the same network with fresh weights, trained on the task's images alone for 3,000
   steps of 64 images (classification) or 1,500 of 16 (detection).
 * magnitude, taylor: the library's full network restricted to the task's classes, pruned by
-  torch-pruning (DepGraph, global ranking, groups of 8 channels, residual streams included) with
-  that importance until it has the latency, then fine-tuned for 10 epochs on the task's images.
+  torch-pruning (DepGraph; groups of 8 channels, residual streams included) with that importance
+  until it has the latency, then fine-tuned for 10 epochs on the task's images.
 
 Everything is trained with augmentation, losses, optimizer and precision of the supernet, without
-its teachers, one-to-many heads included. The learning rate is the better one of two on the
-validation images of the first task. All networks are folded, answered, timed and tested alike, on
-test images. Seconds are CPU time until a network is there, latencies measured on the way
-included, the learning rate that was not taken excluded.
+its teachers, one-to-many heads included. The learning rate is the better one of two, the ranking
+of channels the better one of global and uniform, on validation images of the first task. All
+networks are folded, answered, timed and tested alike, on test images. Seconds are CPU time until a
+network is there, latencies measured on the way included, settings that were not taken excluded.
+The latency table that nnfactory measures once per machine is not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -70,16 +71,43 @@ TASKS = 10
 SHARE = 0.25
 BATCH = {"cls": 64, "det": 16}
 STEPS = {"cls": 3000, "det": 1500}  # from scratch
+RATES = (1e-3, 4e-3)  # from scratch
 EPOCHS = 10  # after pruning
-RATES = {"from scratch": (1e-3, 4e-3), "pruned": (5e-4, 2e-3)}
+TUNING_RATES = {"cls": (2e-3, 6e-3), "det": (1e-3, 3e-3)}  # after pruning
 IMPORTANCE = {
     "magnitude": pruning.importance.GroupMagnitudeImportance,
     "taylor": pruning.importance.GroupTaylorImportance,
 }
 CHANNELS = 8  # pruned at a time
-PRUNING_STEPS = 200  # from no channel to all of them
+PRUNING_STEPS = 100  # from no channel to all of them
 GRADIENT_BATCHES = 2  # behind the Taylor importance of a step
 SLACK = 1.02
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What is chosen on the validation images of the first task.
+
+    Attributes:
+        ranking: Which channels compete to be pruned: all of the network ("global"), or those of a
+            layer, so that all lose the same share ("uniform"); "" where nothing is pruned.
+        rate: Peak learning rate.
+    """
+
+    ranking: str
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{self.ranking} lr {self.rate:g}".strip()
+
+
+def _settings(kind: str) -> dict[str, tuple[_Setting, ...]]:
+    """The settings to choose from, by method."""
+    pruned = tuple(
+        _Setting(ranking, rate) for ranking in ("global", "uniform") for rate in TUNING_RATES[kind]
+    )
+    fresh = tuple(_Setting("", rate) for rate in RATES)
+    return {"from scratch": fresh, **dict.fromkeys(IMPORTANCE, pruned)}
 
 
 @click.command()
@@ -120,28 +148,23 @@ def against(
         most_steps: Stop every training after so many steps.
     """
     rng = np.random.default_rng(4)
-    rates: dict[str, float] = {}
+    settled: dict[str, _Setting] = {}
     rows: list[dict[str, object]] = []
-    values: dict[str, list[float]] = {}
-    seconds: dict[str, list[float]] = {}
+    made: dict[str, list[_Made]] = {}
     for number in range(tasks):
         size = int(rng.integers(2, min(20, len(library.classes)) + 1))
         case = case_of(library, data, rng.choice(len(library.classes), size, replace=False), rng)
-        for made in _networks(_Lesson.of(case, data, number, most_steps), share, rates):
-            values.setdefault(made.method, []).append(made.outcome.metric())
-            seconds.setdefault(made.method, []).append(made.seconds)
-            rows.append(made.row(case, number, share))
+        for network in _networks(_Lesson.of(case, data, number, most_steps), share, settled):
+            made.setdefault(network.method, []).append(network)
+            rows.append(network.row(case, number))
             click.echo("  ".join(f"{k} {v}" for k, v in rows[-1].items() if v != ""))
-    generated = np.array(values.pop("generated"))
-    claims = [_claim(library, "generated", generated, seconds["generated"])]
-    for method, found in values.items():
-        claims.append(_claim(library, f"ahead of {method}", generated - found, seconds[method]))
+    generated = made["generated"]
+    values = {method: np.array([one.value for one in found]) for method, found in made.items()}
+    claims = [_claim(library, "generated", values["generated"], generated)]
+    for method in _settings(library.kind):
+        ahead = values["generated"] - values[method]
+        claims.append(_claim(library, f"generated minus {method}", ahead, made[method]))
     return claims, rows
-
-
-def _claim(library: ModuleLibrary, what: str, values: np.ndarray, seconds: list[float]) -> Claim:
-    interval = mean_interval(values.tolist())
-    return Claim("against", library.name, what, interval, seconds=float(np.mean(seconds)))
 
 
 @dataclass(frozen=True)
@@ -149,17 +172,29 @@ class _Made:
     """One network of a task, and what making it took."""
 
     method: str
+    share: float
     outcome: Outcome
     seconds: float
     steps: int = 0
-    rate: float | None = None
+    setting: _Setting | str = ""
 
-    def row(self, case: Case, number: int, share: float) -> dict[str, object]:
+    @property
+    def value(self) -> float:
+        """Top-1 accuracy or AP50 on test images."""
+        return self.outcome.metric()
+
+    def row(self, case: Case, number: int) -> dict[str, object]:
         """As the CSV has it."""
         return case_row(
-            "against", case, number, self.method, share, self.outcome, steps=self.steps,
-            learning_rate="" if self.rate is None else self.rate, seconds=round(self.seconds, 2),
+            "against", case, number, self.method, self.share, self.outcome, steps=self.steps,
+            setting=str(self.setting), seconds=round(self.seconds, 2),
         )  # fmt: skip
+
+
+def _claim(library: ModuleLibrary, what: str, values: np.ndarray, made: list[_Made]) -> Claim:
+    """A row about a method, with the mean time that it took."""
+    seconds = float(np.mean([one.seconds for one in made]))
+    return Claim("against", library.name, what, mean_interval(values.tolist()), seconds=seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,52 +242,71 @@ class _Start:
     """A network that a training begins with.
 
     Attributes:
-        method: How it came about.
         network: Its layers.
         seconds: CPU time until here.
         steps: Of the training that follows.
-        rates: Peak learning rates to choose from.
     """
 
-    method: str
     network: Trainable
     seconds: float
     steps: int
-    rates: tuple[float, ...]
 
 
-def _networks(lesson: _Lesson, share: float, rates: dict[str, float]) -> Iterator[_Made]:
-    """The network of every method; ``rates`` keeps the learning rates that were chosen."""
+def _networks(lesson: _Lesson, share: float, settled: dict[str, _Setting]) -> Iterator[_Made]:
+    """The network of every method; ``settled`` keeps the settings that were chosen."""
     case = lesson.case
     whole = outcome(case, plain_plan(case, full_active(case.library)))
-    started = time.process_time()
-    plan, latency = at_latency(case, partial(chosen, case), share * whole.latency_ms)
+    yield _Made("full, masked logits", 1.0, whole, 0.0)
+    target_ms, started = share * whole.latency_ms, time.process_time()
+    plan, latency = at_latency(case, partial(chosen, case), target_ms)
     seconds = time.process_time() - started
-    yield _Made("generated", outcome(case, plan, "own", latency), seconds)
-    yield _best(lesson, _from_scratch(lesson, plan), rates)
-    for method in IMPORTANCE:
-        yield _best(lesson, _pruned(lesson, method, share * whole.latency_ms), rates)
+    yield _Made("generated", share, outcome(case, plan, "own", latency), seconds)
+    for method in _settings(case.library.kind):
+        begin = (
+            partial(_pruned, lesson, method, target_ms)
+            if method in IMPORTANCE
+            else partial(_from_scratch, lesson, plan)
+        )
+        yield _best(lesson, method, share, begin, settled)
 
 
-def _best(lesson: _Lesson, start: _Start, rates: dict[str, float]) -> _Made:
-    """The start trained at the learning rate that is best on validation images of a task.
+def _best(
+    lesson: _Lesson, method: str, share: float, begin: Callable[[str], _Start],
+    settled: dict[str, _Setting],
+) -> _Made:  # fmt: skip
+    """The network of a method, at the setting that is best on validation images of a task.
 
     The task is the first one that the method is used for.
+
+    Args:
+        lesson: The task.
+        method: Name of the method.
+        share: Of the full network's latency.
+        begin: What the training begins with, for a ranking.
+        settled: The settings that were chosen, by method.
     """
-    tried = {}
-    for rate in (rates[start.method],) if start.method in rates else start.rates:
-        network = copy.deepcopy(start.network)
-        began = time.process_time()
-        _train_(network, lesson, start.steps, rate)
-        tried[rate] = (network.network(), start.seconds + time.process_time() - began)
-    if len(tried) > 1:
+    starts: dict[str, _Start] = {}
+    tried: dict[_Setting, tuple[Network, float]] = {}
+    every = _settings(lesson.case.library.kind)[method]
+    for setting in (settled[method],) if method in settled else every:
+        if setting.ranking not in starts:
+            starts[setting.ranking] = begin(setting.ranking)
+        start = starts[setting.ranking]
+        layers, began = copy.deepcopy(start.network), time.process_time()
+        _train_(layers, lesson, start.steps, setting.rate)
+        tried[setting] = (layers.network(), start.seconds + time.process_time() - began)
+    if method not in settled:
         held = replace(lesson.case, test=lesson.validation)
-        found = {rate: _outcome(held, network).metric() for rate, (network, _) in tried.items()}
-        rates[start.method] = max(found, key=lambda rate: found[rate])
-        click.echo(f"{start.method}: validation by learning rate {found}")
-    rate = rates[start.method]
-    network, seconds = tried[rate]
-    return _Made(start.method, _outcome(lesson.case, network), seconds, start.steps, rate)
+        found = {
+            setting: _outcome(held, network).metric() for setting, (network, _) in tried.items()
+        }
+        settled[method] = max(found, key=lambda setting: found[setting])
+        shown = ", ".join(f"{setting}: {value:.4f}" for setting, value in found.items())
+        click.echo(f"{method}, on validation images: {shown}")
+    setting = settled[method]
+    network, seconds = tried[setting]
+    steps = starts[setting.ranking].steps
+    return _Made(method, share, _outcome(lesson.case, network), seconds, steps, setting)
 
 
 def _outcome(case: Case, network: Network) -> Outcome:
@@ -267,24 +321,23 @@ def _macs(network: Network) -> int:
     return sum(row.macs for row in op_costs(network, tensor_shapes(network)))
 
 
-def _from_scratch(lesson: _Lesson, plan: Plan) -> _Start:
-    """A network of the plan's shape with fresh weights."""
+def _from_scratch(lesson: _Lesson, plan: Plan, ranking: str) -> _Start:
+    """A network of the plan's shape with fresh weights; nothing is ranked."""
     case = lesson.case
     torch.manual_seed(lesson.seed)
     network = trainable(link(case.library, plan).cut, lesson.recipe.architecture)
     network.reset_([slot.branch for slot in case.library.blocks])
-    steps = lesson.steps(STEPS[case.library.kind])
-    return _Start("from scratch", network, 0.0, steps, RATES["from scratch"])
+    return _Start(network, 0.0, lesson.steps(STEPS[case.library.kind]))
 
 
-def _pruned(lesson: _Lesson, method: str, target_ms: float) -> _Start:
+def _pruned(lesson: _Lesson, method: str, target_ms: float, ranking: str) -> _Start:
     """The full network of the task, pruned to a measured latency."""
     case, started = lesson.case, time.process_time()
     whole = link(case.library, plain_plan(case, full_active(case.library))).cut
     network = trainable(whole, lesson.recipe.architecture).eval()
     pruner = pruning.pruner.BasePruner(
         network, torch.rand(whole.inputs["images"]), importance=IMPORTANCE[method](),
-        global_pruning=True, pruning_ratio=1.0, iterative_steps=PRUNING_STEPS,
+        global_pruning=ranking == "global", pruning_ratio=1.0, iterative_steps=PRUNING_STEPS,
         ignored_layers=network.predictions, round_to=CHANNELS,
     )  # fmt: skip
     rng = np.random.default_rng([lesson.seed, 1])
@@ -296,8 +349,7 @@ def _pruned(lesson: _Lesson, method: str, target_ms: float) -> _Start:
             group.prune()
             if limit.is_kept(network.network()):
                 steps = lesson.steps(EPOCHS * max(1, len(lesson.train) // lesson.batch))
-                seconds = time.process_time() - started
-                return _Start(method, network, seconds, steps, RATES["pruned"])
+                return _Start(network, time.process_time() - started, steps)
     raise click.ClickException(f"Pruning by {method} does not reach {target_ms:.3f} ms.")
 
 

@@ -188,7 +188,8 @@ class TrainableDetector(Trainable):
 def trainable(source: Network, architecture: Architecture) -> Trainable:
     """The network of a supernet of either kind, with its weights."""
     kind = Trainable if architecture.kind == "cls" else TrainableDetector
-    return kind(source, architecture).to(memory_format=torch.channels_last)
+    layers = kind(source, architecture)
+    return layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 _LAYERS = ("Conv", "BatchNormalization", "Gemm")

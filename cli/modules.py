@@ -111,6 +111,7 @@ def _print_library(view: LibraryView) -> None:
     out.print(f"[bold]{card['name']}[/]  {card['title']}")
     rows = {
         "metric": f"{_metric(card)}, {card['metric']['split']} split, all modules and classes",
+        "input": f"{' or '.join(map(str, card['input']['sizes']))} px, RGB",
         "data": f"{card['data']['name']}; licence: {card['data']['license']}",
         "weights": card["weights"]["license"],
         "training": f"{card['training']['compute']}, {card['training']['hours']} h",

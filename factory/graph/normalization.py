@@ -67,7 +67,11 @@ def estimate_moments(network: Network, images: Array) -> dict[str, Moments]:
     (name,) = network.inputs
     batched = replace(network, nodes=tuple(nodes), outputs=outputs, inputs={name: images.shape})
     values = run_network(without_dead_nodes(batched), {name: images})
-    return {node: (values[mean], values[variance]) for node, (mean, variance) in names.items()}
+    # Copies: an output of ONNX Runtime keeps the memory of its whole session alive.
+    return {
+        node: (np.array(values[mean]), np.array(values[variance]))
+        for node, (mean, variance) in names.items()
+    }
 
 
 def fold_norms(network: Network) -> Network:

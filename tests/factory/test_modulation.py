@@ -44,7 +44,10 @@ def test_scales_and_shifts_are_those_of_the_task_and_the_plan(toy_library):
     start = 0
     for node in norm_nodes(toy_library.network):
         gamma, beta = (toy_library.network.weights[name] for name in node.input[1:3])
-        scale, shift = vector[start : start + len(gamma)], vector[start + len(gamma) :][: len(gamma)]
+        scale, shift = (
+            vector[start : start + len(gamma)],
+            vector[start + len(gamma) :][: len(gamma)],
+        )
         np.testing.assert_allclose(changed.weights[node.input[1]], gamma * (1 + scale), atol=1e-5)
         np.testing.assert_allclose(changed.weights[node.input[2]], beta + shift, atol=1e-5)
         start += 2 * len(gamma)
