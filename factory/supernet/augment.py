@@ -208,4 +208,5 @@ def _move_boxes(
     kept_low, kept_high = low.clip(-1, 1), high.clip(-1, 1)
     inside = np.prod(kept_high - kept_low, 1) >= 0.4 * np.prod(high - low, 1)
     pixels = (np.concatenate((kept_low, kept_high), 1) + 1) * extent / 2
-    return np.concatenate((boxes[:, :1], pixels), 1)[inside].astype(np.float32)
+    rows = np.concatenate((boxes[:, :1], pixels), 1)[inside]
+    return np.asarray(rows, np.float32)

@@ -41,7 +41,7 @@ class Group:
         flat = torch.cat([part.reshape(-1) for part in parts])
         dist.all_reduce(flat)
         flat /= self.size
-        means = flat.split([p.numel() for p in parameters])
+        means = torch.split(flat, [p.numel() for p in parameters])
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean.view_as(parameter)
 

@@ -38,7 +38,9 @@ def test_scales_and_shifts_are_those_of_the_task_and_the_plan(toy_library):
     modulation, classes = modulation_for(toy_library), [0, 2, 3]
     counts = {slot.name: number for number, slot in enumerate(toy_library.blocks)}
     features = toy_library.at(16).plan_features(counts)
-    assert features[-1] == 0.5 and features[len(counts)] == 1 and features[0] == 1
+    assert features[-1] == 0.5
+    assert features[len(counts)] == 1
+    assert features[0] == 1
     changed = modulated(toy_library.network, modulation, classes, features)
     vector = modulation.classes[classes].mean(0) + features @ modulation.widths
     start = 0

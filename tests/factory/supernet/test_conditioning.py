@@ -38,7 +38,9 @@ def test_tasks_hold_the_classes_of_their_image_and_are_no_larger_than_allowed():
     labels = [[i % 30] for i in range(200)] + [[3, 4], []]
     allowed = conditioning.draw_tasks(labels, nearest, 10, rng)
     sizes = allowed.sum(1)
-    assert sizes.min() >= 1 and sizes.max() <= 11 and len(set(sizes.tolist())) > 3
+    assert sizes.min() >= 1
+    assert sizes.max() <= 11
+    assert len(set(sizes.tolist())) > 3
     for row, mine in zip(allowed, labels, strict=True):
         assert not mine or row[mine].any()
 
