@@ -17,7 +17,7 @@ from ..assembler.values import SOURCES, slot_values, value_share
 from ..datasets import DataSet, Images
 from ..graph.cut import mask
 from ..graph.network import Network
-from ..graph.normalization import estimate_moments, with_moments
+from ..graph.normalization import estimate_moments
 from ..library.library import NORMALIZATIONS, ModuleLibrary, SizeData, Statistics
 from ..linker import link
 from ..sampling import sample_widths
@@ -26,7 +26,6 @@ from ..schema import Budget, LatencyTable, Plan, Task
 Report = Callable[[str, int, int], None]
 PAIRS = 320  # at the largest input size, half as many at the others
 STATISTICS_PLANS = 96
-RECALIBRATION_BATCHES = 32
 TASK_SIZES = {
     "cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100, 200),
     "det": (1, 2, 3, 4, 6, 8, 12, 20, 31),
@@ -87,27 +86,6 @@ def random_task(library: ModuleLibrary, rng: np.random.Generator) -> Task:
     size = min(int(rng.choice(TASK_SIZES[library.kind])), len(library.classes))
     index = sorted(rng.choice(len(library.classes), size, replace=False))
     return Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
-
-
-def recalibrated(network: Network, images: Images) -> Network:
-    """The whole network with its statistics taken anew, on training images as they are.
-
-    What was averaged while training belongs to augmented images: recolored, zoomed, in fours.
-
-    Args:
-        network: The supernet, normalization unfolded.
-        images: Training images of its input size.
-    """
-    rng = np.random.default_rng(0)
-    rows = []
-    for _ in range(RECALIBRATION_BATCHES):
-        chosen = rng.choice(len(images), min(64, len(images)), replace=False)
-        rows.append(estimate_moments(network, tensor_from_pixels(images.pixels[chosen])))
-    found = {}
-    for node in rows[0]:
-        mean, variance = (np.stack([row[node][part] for row in rows]) for part in (0, 1))
-        found[node] = (mean.mean(0), variance.mean(0) + mean.var(0))
-    return with_moments(network, found)
 
 
 def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -> Statistics:

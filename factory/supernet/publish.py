@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..accuracy_measurement import hits, images_at, measure_accuracy, run_on_images
 from ..datasets import DataSet, Images
@@ -59,8 +58,6 @@ def publish(
     shape = recipe.architecture
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     graph, slots = network_from_weights(shape, weights)
-    graph = measure.recalibrated(graph, data.train)
-    _take_statistics(network, graph)
     importance = measure_importance(
         network, data.train, shape.classes, per_class=2 * FEW,
         report=lambda done, total: report("importance", done, total),
@@ -98,13 +95,6 @@ def publish(
         modulation=draft.modulation,
         overwrite=overwrite,
     )  # fmt: skip
-
-
-def _take_statistics(network: Classifier | Detector, graph: Network) -> None:
-    """Give the torch network the statistics of the graph."""
-    for name, value in network.state_dict().items():
-        if name.endswith((".running_mean", ".running_var")):
-            value.copy_(torch.from_numpy(graph.weights[name]))
 
 
 def _test_figures(library: ModuleLibrary, data: DataSet) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pytest
 
 from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.datasets import DataSet, Images
-from nnfactory.factory.graph.normalization import estimate_moments, norm_nodes
 from nnfactory.factory.library.library import NORMALIZATIONS
 from nnfactory.factory.library.store import open_library
 from nnfactory.factory.linker import link, prove
@@ -128,14 +127,3 @@ def test_measurements_are_replaced_at_the_size_that_is_seen(toy_library):
     neutral = measurements.with_neutral_accuracy(changed)
     assert neutral.accuracy["per_class"] == [0.5] * len(toy_library.classes)
     assert measurements.with_neutral_accuracy(small) is small
-
-
-def test_recalibration_gives_the_full_network_the_moments_of_plain_images(toy_library):
-    """Where every batch is the whole set, they are the moments of one pass over it."""
-    images = noise(toy_library.kind, 32, len(toy_library.classes), 24, seed=5)
-    found = measurements.recalibrated(toy_library.network, images)
-    whole = estimate_moments(toy_library.network, measurements.tensor_from_pixels(images.pixels))
-    for node in norm_nodes(found):
-        mean, variance = whole[node.name]
-        np.testing.assert_allclose(found.weights[node.input[3]], mean, atol=1e-5)
-        np.testing.assert_allclose(found.weights[node.input[4]], variance, rtol=1e-4, atol=1e-6)
