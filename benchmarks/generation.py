@@ -19,13 +19,13 @@ import click
 import numpy as np
 from results_file import write_rows
 
-from nnfactory.api.pipeline import latency_table
+from nnfactory.api.pipeline import size_options
 from nnfactory.devices.profile import load_profile
-from nnfactory.factory.assembler.assemble import assemble
+from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size
 from nnfactory.factory.library.library import ModuleLibrary
 from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.linker import link
-from nnfactory.factory.schema import Budget, LatencyTable, Task
+from nnfactory.factory.schema import Budget, Task
 
 
 @click.command()
@@ -36,8 +36,8 @@ def main(networks: int, commands: int) -> None:
     rows: list[dict[str, object]] = []
     for name in library_folders():
         library = open_library(name)
-        table = latency_table(library, load_profile("jetson"))
-        samples = _generation_ms(library, table, networks)
+        options = size_options(library, load_profile("jetson"), None)
+        samples = _generation_ms(library, options, networks)
         for phase, values in samples.items():
             rows.append(_row(name, phase, values))
     for kind in ("det", "cls"):
@@ -59,11 +59,13 @@ def _row(library: str, what: str, values: list[float]) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _generation_ms(library: ModuleLibrary, table: LatencyTable, n: int) -> dict[str, list[float]]:
+def _generation_ms(
+    library: ModuleLibrary, options: list[SizeOption], n: int
+) -> dict[str, list[float]]:
     """Milliseconds of plan, link and both, for random tasks and budgets."""
     rng = np.random.default_rng(0)
-    smallest = table.predict({s.name: s.min_groups for s in library.slots}).value
-    largest = table.predict({s.name: s.groups for s in library.slots}).value
+    smallest = options[0].table.predict({s.name: s.min_groups for s in library.slots}).value
+    largest = options[0].table.predict({s.name: s.groups for s in library.slots}).value
     samples: dict[str, list[float]] = {"plan": [], "link": [], "plan + link": []}
     for number in range(n + 3):
         size = int(rng.integers(2, len(library.classes) + 1))
@@ -71,7 +73,7 @@ def _generation_ms(library: ModuleLibrary, table: LatencyTable, n: int) -> dict[
         task = Task(kind=library.kind, classes=tuple(library.classes[i] for i in index))
         budget = Budget(latency_ms=smallest + float(rng.uniform(0.1, 1)) * (largest - smallest))
         start = time.perf_counter()
-        plan, _, _ = assemble(library, task, budget, table)
+        plan, _, _ = assemble_any_size(options, task, budget)
         middle = time.perf_counter()
         link(library, plan)
         end = time.perf_counter()

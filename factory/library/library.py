@@ -144,7 +144,7 @@ class ModuleLibrary:
         Raises:
             UnknownNameError: No class answers to the name.
         """
-        index = self._class_names().get(name.strip().casefold())
+        index = _class_names(self).get(name.strip().casefold())
         if index is None:
             raise UnknownNameError.with_suggestion(
                 f"class in library '{self.name}'", name, self._spellings(),
@@ -171,18 +171,21 @@ class ModuleLibrary:
         """Positions of a task's classes, rising."""
         return tuple(self.class_index(name) for name in task.classes)
 
-    def _class_names(self) -> dict[str, int]:
-        names: dict[str, int] = {}
-        for index, name in enumerate(self.classes):
-            names.setdefault(name.split(",")[0].strip().casefold(), index)
-        for index, name in enumerate(self.wordnet):
-            names[name.casefold()] = index
-        for index, name in enumerate(self.classes):
-            names[name.casefold()] = index
-        return names
-
     def _spellings(self) -> list[str]:
         return [name.split(",")[0].strip() for name in self.classes] + list(self.wordnet)
+
+
+@lru_cache(maxsize=32)
+def _class_names(library: ModuleLibrary) -> dict[str, int]:
+    """Everything that a class answers to; the full name is the strongest."""
+    names: dict[str, int] = {}
+    for index, name in enumerate(library.classes):
+        names.setdefault(name.split(",")[0].strip().casefold(), index)
+    for index, name in enumerate(library.wordnet):
+        names[name.casefold()] = index
+    for index, name in enumerate(library.classes):
+        names[name.casefold()] = index
+    return names
 
 
 @lru_cache(maxsize=32)
