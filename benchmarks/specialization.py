@@ -10,7 +10,8 @@ logits masked to the task, and networks at half and a quarter of its measured la
 * magnitude: the same exact choice, with the norm of the weights as the value of a module;
 * random: random modules in random blocks, three draws a task.
 
-All baselines have their normalization re-estimated on 256 training images, which favors them.
+All baselines have their normalization re-estimated on 256 training images, which favors them, and
+keep the largest input size, which does not: what a smaller input buys is part of the difference.
 Every network is brought to its target by what was measured, not by what the table says: the limit
 given to the table is corrected by the measured ratio and the network is chosen again. Latencies
 are medians, timed run by run in turn with the full network of the task. Accuracy is on the test
