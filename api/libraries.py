@@ -127,7 +127,7 @@ def train(
         compute: "cpu" or "cuda".
         skip_broken: Leave out images and boxes with errors instead of refusing to start; they
             are listed in ``left_out.txt`` in ``run_dir``.
-        note: Called before training with a line for people, if anything is left out.
+        note: Called before training with lines for people: what is left out, what ``init`` gave.
         report: Called after every step.
 
     Raises:
@@ -145,7 +145,7 @@ def train(
     if resume or not (run_dir / "checkpoint.safetensors").exists():
         _list_left_out(data, run_dir, note)
     train_supernet(
-        loaded, data, run_dir, resume=resume, compute=compute, report=report,
+        loaded, data, run_dir, resume=resume, compute=compute, note=note, report=report,
         init=None if start is None else start.network.weights,
         teacher_dir=_teacher_folder(loaded, data_dir),
     )  # fmt: skip

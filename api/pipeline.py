@@ -337,9 +337,9 @@ class Frontier:
         device: Name of the device.
         library: Name of the library.
         task: The task.
-        points: Plans by rising latency; none is beaten in latency and value.
+        points: Plans by rising latency and estimated accuracy.
         is_measured: Whether the latencies come from a table measured on the device.
-        steps: Number of plans on the whole frontier.
+        steps: Number of plans on the frontiers of all input sizes, each by itself.
     """
 
     device: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import click
 import numpy as np
@@ -21,10 +22,11 @@ from nnfactory.factory.accuracy_measurement import (
 )
 from nnfactory.factory.assembler.footprint import footprint, full_counts
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size
-from nnfactory.factory.datasets import DataSet, Images
+from nnfactory.factory.datasets import DataSet, Images, load_dataset
 from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.network import Array, Network, model_from_network
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
+from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.linker import link
 from nnfactory.factory.metrics import Matches
 from nnfactory.factory.schema import Budget, LatencyTable, Plan, Task
@@ -42,14 +44,14 @@ class Case:
         task: Its classes.
         options: The library and its measured table at every input size.
         test: Test images of the task at the largest size.
-        calibration: Training images (B, 3, S, S) of all classes, for re-estimation.
+        calibration: Training images of all classes at the largest size, for re-estimation.
     """
 
     library: ModuleLibrary
     task: Task
     options: tuple[SizeOption, ...]
     test: Images
-    calibration: Array
+    calibration: Images
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -87,6 +89,16 @@ class Outcome:
         return float(np.average(self.answers, weights=weights))
 
 
+def libraries_with_data(
+    names: Sequence[str], data_dir: Path, splits: tuple[str, ...] = ("train", "validation", "test")
+) -> Iterator[tuple[ModuleLibrary, DataSet]]:
+    """Libraries, all installed ones unless named, with the images they were trained on."""
+    for name in names or tuple(library_folders()):
+        library = open_library(name)
+        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
+        yield library, load_dataset(library.kind, folder, splits=splits)
+
+
 def size_options(library: ModuleLibrary) -> tuple[SizeOption, ...]:
     """The library at every input size with the table of this machine."""
     views = [library.at(size) for size in library.input_sizes]
@@ -102,7 +114,7 @@ def case_of(
     few = rng.choice(len(data.train), 256, replace=False)
     return Case(
         library, task, size_options(library), task_images(data.test, index),
-        tensor_from_pixels(data.train.pixels[few]),
+        data.train.subset(few),
     )  # fmt: skip
 
 
@@ -111,12 +123,14 @@ def full_active(library: ModuleLibrary) -> dict[str, tuple[int, ...]]:
     return {name: tuple(range(count)) for name, count in full_counts(library).items()}
 
 
-def plain_plan(case: Case, active: Mapping[str, Sequence[int]]) -> Plan:
-    """A plan of these modules at the largest size, without modulation."""
+def plain_plan(
+    case: Case, active: Mapping[str, Sequence[int]], input_size: int | None = None
+) -> Plan:
+    """A plan of these modules, at the largest size unless told, without modulation."""
     return Plan(
         task=case.task, library=case.library.name, library_id=case.library.id,
         active={name: tuple(sorted(groups)) for name, groups in active.items()},
-        input_size=case.library.input_size, normalization=case.library.normalization,
+        input_size=input_size or case.library.input_size, normalization=case.library.normalization,
     )  # fmt: skip
 
 
@@ -156,7 +170,8 @@ def linked(case: Case, plan: Plan, mode: str = "own") -> Network:
     """The network of a plan, with its own or with re-estimated normalization."""
     if mode == "reestimated":
         plan = replace(plan, normalization=mode)
-    return link(case.library, plan, images=case.calibration).network
+    pixels = images_at(case.calibration, plan.input_size).pixels
+    return link(case.library, plan, images=tensor_from_pixels(pixels)).network
 
 
 def measure(case: Case, network: Network) -> float:

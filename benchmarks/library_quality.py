@@ -34,6 +34,7 @@ from equal_latency import (
     case_of,
     chosen,
     full_active,
+    libraries_with_data,
     outcome,
     plain_plan,
 )
@@ -41,9 +42,8 @@ from results_file import data_option, need_data, write_rows
 
 from nnfactory.factory.accuracy_measurement import matches, measure_accuracy
 from nnfactory.factory.assembler.footprint import footprint, full_counts
-from nnfactory.factory.datasets import DataSet, load_dataset
+from nnfactory.factory.datasets import DataSet
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
-from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.linker import link
 
 PARTS = ("full", "cutting", "conditioning")
@@ -66,10 +66,7 @@ def main(data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], tasks: 
     need_data(data_dir)
     claims: list[Claim] = []
     rows: list[dict[str, object]] = []
-    for name in names or tuple(library_folders()):
-        library = open_library(name)
-        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
-        data = load_dataset(library.kind, folder)
+    for library, data in libraries_with_data(names, data_dir):
         for part in parts or PARTS:
             count = tasks or TASKS.get(part, MORE_TASKS)
             found, networks = globals()[f"_{part}"](library, data, count)

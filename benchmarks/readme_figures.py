@@ -91,8 +91,8 @@ def _specialization() -> str:
         "Accuracy on test images of the task's classes at half and a quarter of the full network's "
         "measured latency (ONNX Runtime on the CPU, FP32, batch 1, one thread, p50; "
         f"{rows[0]['machine']}; 95 % intervals over images). All networks of a line are equally "
-        f"fast, within {_spread(rows):.0%}; the baselines keep the largest input size, and their "
-        "normalization is re-estimated on images, nnfactory's needs none:",
+        f"fast, within {_spread(rows):.0%}; magnitude and random keep the largest input size; the "
+        "baselines' normalization is re-estimated on images, nnfactory's needs none:",
         "",
         "| library, classes | ms | M params, MMACs | nnfactory | uniform width | magnitude "
         "| random |",

@@ -6,12 +6,14 @@ Writes ``results/specialization.csv``. For tasks of several sizes, the library's
 logits masked to the task, and networks at half and a quarter of its measured latency:
 
 * plan: what nnfactory builds, with the library's own normalization;
-* uniform: the same share of every block, no block skipped;
+* uniform: the same share of every block, no block skipped; the input size is the one whose network
+  is more accurate by the library's estimate;
 * magnitude: the same exact choice, with the norm of the weights as the value of a module;
 * random: random modules in random blocks, three draws a task.
 
-All baselines have their normalization re-estimated on 256 training images, which favors them, and
-keep the largest input size, which does not: what a smaller input buys is part of the difference.
+All baselines have their normalization re-estimated on 256 training images, which favors them.
+Magnitude and random keep the largest input size, which does not: their difference holds what a
+smaller input buys.
 Every network is brought to its target by what was measured, not by what the table says: the limit
 given to the table is corrected by the measured ratio and the network is chosen again. Latencies
 are medians, timed run by run in turn with the full network of the task. Accuracy is on the test
@@ -34,15 +36,15 @@ from equal_latency import (
     case_of,
     chosen,
     full_active,
+    libraries_with_data,
     outcome,
     plain_plan,
 )
 from results_file import data_option, need_data, write_rows
 
+from nnfactory.factory.assembler.assemble import estimate, problem_for
 from nnfactory.factory.assembler.knapsack import solve
-from nnfactory.factory.datasets import load_dataset
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
-from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.schema import Plan
 
 TASKS = {"cls": ((10, 6), (50, 3)), "det": ((6, 4), (31, 1))}  # classes, number of tasks
@@ -59,10 +61,7 @@ def main(data_dir: Path, names: tuple[str, ...], seed: int) -> None:
     """Measure accuracy at equal latency."""
     need_data(data_dir)
     rows: list[dict[str, object]] = []
-    for name in names or tuple(library_folders()):
-        library = open_library(name)
-        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
-        data = load_dataset(library.kind, folder, splits=("train", "test"))
+    for library, data in libraries_with_data(names, data_dir, ("train", "test")):
         rng = np.random.default_rng(seed)
         for size, count in TASKS[library.kind]:
             tasks = [rng.choice(len(library.classes), size, replace=False) for _ in range(count)]
@@ -105,13 +104,23 @@ def _makers(case: Case, rng: np.random.Generator) -> dict[str, list[Make]]:
 
 
 def _uniform(case: Case, limit_ms: float) -> Plan:
-    """The largest share of every block that fits."""
-    best = {s.name: tuple(range(1)) for s in case.library.blocks}
-    for share in np.linspace(0, 1, 81):
-        counts = {s.name: max(1, round(share * s.groups)) for s in case.library.blocks}
-        if case.table_ms(counts) <= limit_ms:
-            best = {name: tuple(range(count)) for name, count in counts.items()}
-    return plain_plan(case, best)
+    """The largest share of every block that fits, at the size where it is estimated best."""
+    shares = [
+        {s.name: max(1, round(share * s.groups)) for s in case.library.blocks}
+        for share in np.linspace(0, 1, 81)
+    ]
+    best, found = -1.0, plain_plan(case, {name: range(n) for name, n in shares[0].items()})
+    for option in case.options:
+        problem = problem_for(option.library, case.task, option.table)
+        for counts in shares:
+            costs = estimate(problem, counts, 50)
+            assert costs.latency_ms is not None
+            assert costs.accuracy is not None
+            if costs.latency_ms.value <= limit_ms and costs.accuracy.value > best:
+                active = {name: range(n) for name, n in counts.items()}
+                found = plain_plan(case, active, option.library.input_size)
+                best = costs.accuracy.value
+    return found
 
 
 def _magnitude(case: Case, limit_ms: float) -> Plan:

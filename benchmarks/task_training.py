@@ -45,6 +45,7 @@ from equal_latency import (
     case_of,
     chosen,
     full_active,
+    libraries_with_data,
     measure,
     outcome,
     plain_plan,
@@ -54,11 +55,10 @@ from torch import Tensor, nn
 from trainable import Trainable, trainable
 
 from nnfactory.factory.accuracy_measurement import task_images
-from nnfactory.factory.datasets import DataSet, Images, load_dataset
+from nnfactory.factory.datasets import DataSet, Images
 from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.network import Network, tensor_shapes
 from nnfactory.factory.library.library import ModuleLibrary
-from nnfactory.factory.library.store import library_folders, open_library
 from nnfactory.factory.linker import link
 from nnfactory.factory.schema import Plan
 from nnfactory.factory.supernet.augment import resized
@@ -123,10 +123,7 @@ def main(
     need_data(data_dir)
     claims: list[Claim] = []
     rows: list[dict[str, object]] = []
-    for name in names or tuple(library_folders()):
-        library = open_library(name)
-        folder = data_dir / library.card["training"]["recipe"]["data"]["folder"]
-        data = load_dataset(library.kind, folder)
+    for library, data in libraries_with_data(names, data_dir):
         found, networks = against(library, data, tasks, share=share, most_steps=steps)
         claims += found
         rows += networks

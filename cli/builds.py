@@ -170,7 +170,8 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
     limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
     rows.add_row(
         "choice",
-        f"optimal for the library's values and this latency table ({certificate.method}, {gap})"
+        f"optimal for the library's values and the latency table at {plan.input_size} px "
+        f"({certificate.method}, {gap})"
         f"{limits}",
     )
     for parity in result.parity:
@@ -303,8 +304,8 @@ def _print_frontier(answer: Frontier, words: list[str]) -> None:
     out = console()
     out.print(
         f"[bold]{len(answer.task.classes)} classes of {answer.library} on {answer.device}[/]: "
-        f"{len(answer.points)} of {answer.steps} plans that none beats in latency and estimated "
-        "accuracy"
+        f"{len(answer.points)} plans of rising latency and estimated accuracy, from the frontiers "
+        f"of all input sizes ({answer.steps} plans)"
     )
     _print_points(answer.points, measured=answer.is_measured)
     out.print(f"\nnext: {point_command(words, answer.points[len(answer.points) // 2])}")

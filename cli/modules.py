@@ -64,7 +64,8 @@ def list_modules(as_json: bool) -> None:
             continue
         table.add_row(
             name, library.kind, str(len(library.classes)),
-            f"{library.input_size} px", _metric(library.card), library.card["title"],
+            f"{', '.join(map(str, library.input_sizes))} px", _metric(library.card),
+            library.card["title"],
         )  # fmt: skip
     console().print(table)
 
@@ -176,7 +177,7 @@ def train_modules(
             api.train(
                 recipe, data_dir=data_dir, run_dir=folder, resume=resume, init=init,
                 compute=compute, skip_broken=skip_broken, report=report,
-                note=lambda text: click.echo(text, err=True),
+                note=_note,
             )  # fmt: skip
     except KeyboardInterrupt:
         if (folder / "checkpoint.safetensors").is_file():
@@ -187,6 +188,11 @@ def train_modules(
     click.echo(str(folder))
     skip = " --skip-broken" if skip_broken else ""
     click.echo(f"next: nnfactory modules publish {folder} --data {data_dir}{skip}", err=True)
+
+
+def _note(text: str) -> None:
+    if _is_first_process():
+        click.echo(text, err=True)
 
 
 def _is_first_process() -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from .datasets import Images
+from .datasets.fitting import center_cropped, letterboxed
 from .errors import DataError
 from .graph.evaluate import open_model
 from .graph.network import Array, Network, model_from_network
@@ -39,13 +39,14 @@ def task_images(images: Images, classes: Sequence[int]) -> Images:
 
 
 def images_at(images: Images, size: int) -> Images:
-    """The images made ``size`` x ``size`` as an app would, by antialiased bilinear sampling."""
+    """Square images made ``size`` x ``size`` exactly as the runtime of an artifact would."""
     side = images.pixels.shape[1]
     if side == size:
         return images
+    fit = letterboxed if images.boxes else center_cropped
     pixels = np.empty((len(images), size, size, 3), np.uint8)
     for row, image in zip(pixels, images.pixels, strict=True):
-        row[:] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        row[:] = fit(image, size)
     scale = np.array([1.0] + [size / side] * 4, np.float32)
     return Images(
         pixels=pixels, labels=images.labels, boxes=tuple(rows * scale for rows in images.boxes)

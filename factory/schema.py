@@ -344,14 +344,15 @@ class Plan:
 class Estimate:
     """What a plan costs and how well it does.
 
-    The counts are exact; latency and accuracy are predictions with intervals.
+    Parameters and multiply-adds are exact; latency and accuracy are predictions with intervals.
 
     Attributes:
         latency_ms: Latency at the percentile of the budget, or None without a table.
         accuracy: Metric of the library on validation images of the task, in [0, 1], or None.
         mparams: Parameters, in millions.
         mmacs: Multiply-accumulates, in millions.
-        memory_mib: Peak of weights and live activations, in MiB.
+        memory_mib: Peak of weights and live activations, in MiB; for a detector of fewer than all
+            classes an upper bound.
         runtime: Runtime that the latency is for.
         precision: Precision that the latency is for.
     """

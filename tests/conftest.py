@@ -1,17 +1,20 @@
-"""Toy module libraries, a toy latency table and the data folder, shared by all tests."""
+"""Toy libraries, a toy latency table, an empty folder and the command line, for all tests."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
+from nnfactory.cli import cli
 from nnfactory.factory import schema
 from nnfactory.factory.assembler import accuracy
 from nnfactory.factory.graph import cut, normalization
@@ -342,3 +345,26 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data sets: set NNFACTORY_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; no cache and no libraries of the user."""
+    monkeypatch.setenv("NNFACTORY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command line in this process."""
+
+    def invoke(*words: object) -> Result:
+        arguments = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["nnfactory", *arguments])
+        return CliRunner().invoke(cli, arguments, prog_name="nnfactory")
+
+    return invoke

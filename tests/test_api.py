@@ -37,17 +37,7 @@ from nnfactory.factory.schema import Budget, LatencyTable, Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 Tables = Callable[..., LatencyTable]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder; no cache and no libraries of the user."""
-    monkeypatch.setenv("NNFACTORY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 class FakeHost:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
 from nnfactory import __version__, api
@@ -31,6 +31,7 @@ from nnfactory.factory.errors import NNFactoryError
 from nnfactory.factory.library.library import ModuleLibrary
 from nnfactory.factory.schema import Budget, LatencyTable, Measurement
 
+pytestmark = pytest.mark.usefixtures("folder")
 Run = Callable[..., Result]
 
 EXIT_CODES = {
@@ -38,29 +39,6 @@ EXIT_CODES = {
     "VerificationError": 4, "DeviceError": 5, "InconclusiveError": 6, "PrecisionError": 7,
     "MissingExtraError": 8, "DataError": 9, "ShapeError": 9,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder; no cache and no libraries of the user."""
-    monkeypatch.setenv("NNFACTORY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line in this process."""
-
-    def invoke(*words: object) -> Result:
-        arguments = [str(word) for word in words]
-        monkeypatch.setattr(sys, "argv", ["nnfactory", *arguments])
-        return CliRunner().invoke(cli, arguments, prog_name="nnfactory")
-
-    return invoke
 
 
 @pytest.fixture

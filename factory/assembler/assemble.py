@@ -149,7 +149,10 @@ def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, in
 
 
 def estimate(problem: Problem, counts: Mapping[str, int], percentile: int) -> Estimate:
-    """Predicted latency and accuracy, exact parameters, multiply-adds and memory."""
+    """Predicted latency and accuracy, exact parameters and multiply-adds, and peak memory.
+
+    For fewer than all classes of a detector the memory is an upper bound: see :func:`footprint`.
+    """
     whole = {**counts, CLASSES: len(problem.task.classes)}
     return Estimate(
         latency_ms=problem.table.predict(whole, percentile=percentile),

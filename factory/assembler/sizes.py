@@ -58,7 +58,10 @@ def assemble_any_size(
 def frontier_any_size(
     options: Sequence[SizeOption], task: Task, points: int
 ) -> tuple[list[FrontierPoint], int]:
-    """Plans over all sizes that no other one beats in latency and estimated accuracy.
+    """Plans over all sizes by rising latency and estimated accuracy.
+
+    Of every size about a hundred plans, evenly spaced in latency, are compared with those of the
+    others.
 
     Args:
         options: At least one.
@@ -66,7 +69,7 @@ def frontier_any_size(
         points: Return about this many, evenly spaced in latency.
 
     Returns:
-        The points by rising latency, and how many plans the frontiers of all sizes hold.
+        The points, and how many plans the frontiers of the sizes hold, each by itself.
     """
     every = [
         point

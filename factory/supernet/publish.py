@@ -69,6 +69,7 @@ def publish(
     local = {size: _data_at(data, size) for size in shape.input_sizes}
     for size in shape.input_sizes:
         draft = _measured_at(draft.at(size), network, local[size], report).at(shape.input_size)
+    draft, kinds = measure.with_best_statistics(draft, data, report)
     draft, modes = measure.with_best_normalization(draft, data, report)
     draft, gains = _with_modulation(draft, network, data, recipe, report)
     for size in shape.input_sizes:
@@ -83,6 +84,9 @@ def publish(
             "mode": measure.best_normalization(modes), "without_images": draft.normalization,
             "validation": modes,
         },
+        "statistics": {
+            "kind": "training" if draft.network is graph else "plain", "validation": kinds
+        },
         "values": {"source": draft.card["values"]["source"], "validation": sources},
         "modulation": {"used": draft.modulation is not None, "validation": gains},
         "training": {
@@ -91,9 +95,8 @@ def publish(
         },
     }  # fmt: skip
     write_library(
-        folder, card=card, network=graph, slots=slots, importance=importance, sizes=draft.sizes,
-        modulation=draft.modulation,
-        overwrite=overwrite,
+        folder, card=card, network=draft.network, slots=slots, importance=importance,
+        sizes=draft.sizes, modulation=draft.modulation, overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def train(
     init: Mapping[str, Array] | None = None,
     teacher_dir: Path | None = None,
     compute: str = "cpu",
+    note: Callable[[str], None] = lambda text: None,
     report: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> Classifier | Detector:
     """Train the supernet of a recipe; a checkpoint is written every few minutes and at the end.
@@ -63,6 +64,7 @@ def train(
             another shape there, or is not there, starts fresh: another library's backbone helps.
         teacher_dir: Holds the files of the recipe's teacher, if it has one.
         compute: "cpu" or "cuda".
+        note: Called with a line for people about what ``init`` gave.
         report: Called after every step.
 
     Raises:
@@ -81,7 +83,7 @@ def train(
         network = supernet_from_architecture(recipe.architecture)
         network.to(compute).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if init is not None:
-            _load_init(network, init)
+            note(_load_init(network, init))
         optimizer = _optimizer(network, recipe.training)
         average = copy.deepcopy(network).requires_grad_(False)
         if group.is_first:
@@ -89,7 +91,10 @@ def train(
             answers = _answers(recipe, data, run_dir, teacher_dir, report)
         group.wait()
         if not group.is_first:
-            progress = _follow(recipe, run_dir, resume, network, average, optimizer)
+            progress = Progress(step=0, seconds=0.0, recipe=table_from_recipe(recipe))
+            if resume:
+                path = run_dir / "checkpoint.safetensors"
+                progress = load_checkpoint(path, average, network, optimizer)
             answers = _answers(recipe, data, run_dir, teacher_dir, report)
         run = _Run(recipe=recipe, data=data, run_dir=run_dir, compute=compute, group=group)
         loop = _Loop(run, network, average, optimizer, answers, report)
@@ -124,8 +129,11 @@ def _answers(
     )  # fmt: skip
 
 
-def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> None:
+def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> str:
     """Start from published weights; the stem gets its division by the standard deviation back.
+
+    Returns:
+        How much was taken, for people.
 
     Raises:
         DataError: No block of the library fits: it has another architecture.
@@ -142,6 +150,12 @@ def _load_init(network: Classifier | Detector, weights: Mapping[str, Array]) -> 
         std = torch.tensor(network.architecture.std).view(1, 3, 1, 1)
         loaded["stem.conv.weight"] = loaded["stem.conv.weight"] * std
     network.load_state_dict(loaded, strict=False)
+    fresh = [name for name, _ in network.named_parameters() if name not in loaded]
+    taken = len(list(network.parameters())) - len(fresh)
+    parts = sorted({name.split(".")[0] for name in fresh})
+    return f"starting from {taken} tensors of the library" + (
+        f"; {len(fresh)} start fresh, in {', '.join(parts)}" if fresh else ""
+    )
 
 
 def _start(
@@ -172,20 +186,6 @@ def _start(
 def _same_training(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether two recipes train alike; what only publishing reads may differ."""
     return {**one, "conditioning": None} == {**other, "conditioning": None}
-
-
-def _follow(
-    recipe: Recipe,
-    run_dir: Path,
-    resume: bool,
-    network: torch.nn.Module,
-    average: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> Progress:
-    """Where the first process has begun."""
-    if resume:
-        return load_checkpoint(run_dir / "checkpoint.safetensors", average, network, optimizer)
-    return Progress(step=0, seconds=0.0, recipe=table_from_recipe(recipe))
 
 
 def _optimizer(network: torch.nn.Module, training: Training) -> torch.optim.Optimizer:

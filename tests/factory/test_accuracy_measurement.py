@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nnfactory.exporters.metadata import preprocess_spec
+from nnfactory.exporters.runtime import nnf_runtime
 from nnfactory.factory.accuracy_measurement import images_at
 from nnfactory.factory.datasets import Images
 
@@ -36,16 +38,17 @@ def test_boxes_shrink_with_their_picture(size):
     assert images.boxes[0].tolist() == [[3, 8, 16, 24, 48]]
 
 
-def test_labels_stay_and_pixels_are_averaged(rng):
-    images = rectangle("cls")
-    noisy = Images(
-        pixels=rng.integers(0, 256, images.pixels.shape, np.uint8), labels=images.labels, boxes=()
-    )
-    small = images_at(noisy, 16)
-    assert small.labels is noisy.labels
-    assert small.boxes == ()
-    assert small.pixels.mean() == pytest.approx(noisy.pixels.mean(), abs=2)
-    assert small.pixels.std() < 0.5 * noisy.pixels.std()
+@pytest.mark.parametrize("kind", ["cls", "det"])
+@pytest.mark.parametrize("size", [48, 33, 16])
+def test_pixels_are_those_that_an_artifact_sees(rng, kind, size):
+    images = rectangle(kind)
+    pixels = rng.integers(0, 256, images.pixels.shape, np.uint8)
+    small = images_at(Images(pixels=pixels, labels=images.labels, boxes=images.boxes), size)
+    assert small.labels is images.labels
+    spec = preprocess_spec(kind, (size, size))
+    for row, image in zip(small.pixels, pixels, strict=True):
+        tensor = nnf_runtime.preprocess(image, spec)
+        np.testing.assert_array_equal(row, np.rint(tensor[0].transpose(1, 2, 0) * 255))
 
 
 def test_images_of_that_size_are_left_as_they_are():

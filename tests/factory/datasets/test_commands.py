@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from nnfactory import api
-from nnfactory.cli import cli
 from nnfactory.factory.datasets import DataSet
 from nnfactory.factory.errors import DataError, SpecError
 
+pytestmark = pytest.mark.usefixtures("folder")
 Run = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder; no cache and no libraries of the user."""
-    monkeypatch.setenv("NNFACTORY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line in this process."""
-
-    def invoke(*words: object) -> Result:
-        arguments = [str(word) for word in words]
-        monkeypatch.setattr(sys, "argv", ["nnfactory", *arguments])
-        return CliRunner().invoke(cli, arguments, prog_name="nnfactory")
-
-    return invoke
 
 
 @pytest.fixture

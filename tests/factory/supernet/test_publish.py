@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnfactory.factory.accuracy_measurement import tensor_from_pixels
 from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.datasets import DataSet, Images
+from nnfactory.factory.graph.normalization import estimate_moments, norm_nodes
 from nnfactory.factory.library.library import NORMALIZATIONS
 from nnfactory.factory.library.store import open_library
 from nnfactory.factory.linker import link, prove
@@ -66,7 +68,8 @@ def test_a_published_library_opens_links_and_is_proven(
         for phase in ("curves", "statistics", "accuracy pairs")
         for size in toy_parts.sides
     }
-    assert {"importance", "values", "normalization", *at_every_size} <= set(phases)
+    chosen = {"values", "training or plain statistics", "normalization"}
+    assert {"importance", *chosen, *at_every_size} <= set(phases)
     assert all(done == total for phase, (done, total) in phases.items() if phase != "test split")
     library = open_library(folder)
     assert (library.name, library.kind, library.classes) == (recipe.name, kind, classes)
@@ -79,6 +82,7 @@ def test_a_published_library_opens_links_and_is_proven(
         assert view.curves.shape == (len(classes), modules)
         assert len(view.accuracy["pairs"]) == pairs
     assert set(library.card["normalization"]["validation"]) == set(NORMALIZATIONS)
+    assert library.card["statistics"]["kind"] in ("training", "plain")
     metric = library.card["metric"]
     assert metric["low"] <= metric["value"] <= metric["high"]
     assert metric["n"] == 24
@@ -104,6 +108,48 @@ def test_the_stand_in_for_latency_rises_with_every_module(toy_library):
             assert len(row) == slot.groups + 1
             assert list(row) == sorted(row)
             assert row[0] == 0 < row[1]
+
+
+def test_recalibration_gives_the_full_network_the_moments_of_plain_images(toy_library):
+    """Where every batch is the whole set, they are the moments of one pass over it."""
+    images = noise(toy_library.kind, 32, len(toy_library.classes), 24, seed=5)
+    found = measurements.recalibrated(toy_library.network, images)
+    whole = estimate_moments(toy_library.network, tensor_from_pixels(images.pixels))
+    for node in norm_nodes(found):
+        mean, variance = whole[node.name]
+        np.testing.assert_allclose(found.weights[node.input[3]], mean, atol=1e-5)
+        np.testing.assert_allclose(found.weights[node.input[4]], variance, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kind"),
+    [
+        ({"training": [0.5, 0.6], "plain": [0.6, 0.7]}, "plain"),  # better by the same every time
+        ({"training": [0.5, 0.6], "plain": [0.9, 0.3]}, "training"),  # better within the interval
+        ({"training": [0.6, 0.7], "plain": [0.5, 0.6]}, "training"),
+    ],
+)
+def test_other_statistics_are_taken_where_they_are_surely_better(
+    toy_library, monkeypatch: pytest.MonkeyPatch, accuracies, kind
+):
+    images = noise(toy_library.kind, 32, len(toy_library.classes), 24, seed=5)
+    asked = {"training": 0, "plain": 0}
+
+    def accuracy(library, plan, images, source):
+        name = "training" if library.network is toy_library.network else "plain"
+        asked[name] += 1
+        return accuracies[name][asked[name] % 2], 24
+
+    monkeypatch.setattr(measurements, "plan_accuracy", accuracy)
+    data = DataSet(
+        classes=toy_library.classes, wordnet=(), train=images, validation=images, test=images
+    )
+    chosen, figures = measurements.with_best_statistics(toy_library, data, lambda *words: None)
+    assert (chosen.network is toy_library.network) == (kind == "training")
+    assert asked["training"] == asked["plain"] == 48
+    means = {name: np.mean(values) for name, values in accuracies.items()}
+    assert figures["difference"] == pytest.approx(means["plain"] - means["training"], abs=1e-4)
+    assert figures["half_interval"] >= 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
