@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 from ..errors import DataError, NNFactoryError, UnknownNameError
+from ..graph.half import widened
 from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
 from ..modulation import Modulation, modulation_width
@@ -140,7 +141,7 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         raise DataError(f"{folder}: the importance must have shape ({classes}, {modules}).")
     if [s.kind for s in slots].index("classes") != len(slots) - 1 or slots[-1].groups != classes:
         raise DataError(f"{folder}: the last slot must hold the {classes} classes.")
-    network = load_network(folder / "supernet.onnx")
+    network = widened(load_network(folder / "supernet.onnx"))
     sizes = _sizes(folder, card["input"]["sizes"], values)
     if card["input"]["size"] != max(sizes):
         raise DataError(f"{folder / CARD}: input.size must be the largest of input.sizes.")

@@ -15,6 +15,7 @@ import onnx
 from safetensors.numpy import save_file
 
 from ..errors import UsageError
+from ..graph.half import halved
 from ..graph.network import Array, Network, model_from_network
 from ..modulation import Modulation
 from ..schema import Slot
@@ -38,7 +39,7 @@ def write_library(
     Args:
         folder: The library's place.
         card: ``library.toml`` without the table of files.
-        network: The supernet, normalization unfolded.
+        network: The supernet, normalization unfolded; large weights are kept as float16.
         slots: Its modules.
         importance: See :class:`ModuleLibrary`.
         sizes: What was measured, by input size.
@@ -52,7 +53,7 @@ def write_library(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model = model_from_network(network)
+        model = model_from_network(halved(network))
         onnx.checker.check_model(model, full_check=True)
         (staging / "supernet.onnx").write_bytes(model.SerializeToString())
         _write_json(staging / "modules.json", {"slots": [table_from_slot(slot) for slot in slots]})

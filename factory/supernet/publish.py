@@ -11,6 +11,7 @@ import numpy as np
 
 from ..accuracy_measurement import hits, images_at, measure_accuracy, run_on_images
 from ..datasets import DataSet, Images
+from ..graph.half import rounded
 from ..graph.network import Array, Network
 from ..library.library import ModuleLibrary
 from ..library.writer import write_library
@@ -58,6 +59,7 @@ def publish(
     shape = recipe.architecture
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     graph, slots = network_from_weights(shape, weights)
+    graph = rounded(graph)  # as it will be stored, so that this is what is measured
     importance = measure_importance(
         network, data.train, shape.classes, per_class=2 * FEW,
         report=lambda done, total: report("importance", done, total),
