@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..datasets import Images
+from .alter import altered
 from .augment import augment_cls, augment_det, random_views, resized, tensor_from_pixels
 from .detection_loss import MANY, detection_distillation, detection_loss
 from .network import Classifier, Detector, Widths, boxes_from_distances
@@ -61,7 +62,8 @@ class ClassificationObjective:
         else:
             views, logits = self.answers.draw(index, rng)
             self.soft = torch.from_numpy(logits).float()
-        return augment_cls(pixels, views, rng), torch.from_numpy(images.labels[index])
+        inputs = altered(augment_cls(pixels, views, rng), self.training.alterations, rng)
+        return inputs, torch.from_numpy(images.labels[index])
 
     def full_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Distance of the full network from labels and teacher."""
@@ -110,7 +112,9 @@ class DetectionObjective:
         """Augmented images (B, 3, S, S) and boxes (B, M, 5)."""
         inputs = tensor_from_pixels(images.pixels[index])
         mosaic = self.training.mosaic if done < 1 - PLAIN_END else 0.0
-        return augment_det(inputs, [images.boxes[i] for i in index], rng, mosaic=mosaic)
+        boxes = [images.boxes[i] for i in index]
+        inputs, targets = augment_det(inputs, boxes, rng, mosaic=mosaic)
+        return altered(inputs, self.training.alterations, rng), targets
 
     def _predict(self, maps: list[Tensor], size: int, *, many: bool) -> tuple[Tensor, Tensor]:
         logits, raw = self.network.predict(maps, many=many)

@@ -16,6 +16,7 @@ else:
 from ..errors import DataError, UnknownNameError
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+MOST_ALTERATIONS = 10  # as many as there are in alter.CHANGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,8 @@ class Training:
         distillation: Weight of the distillation from the full network.
         temperature: Softmax temperature of the distillation (cls).
         mosaic: Share of the images made of four (det), in [0, 1); none at the end.
+        alterations: Random changes of light, color and sharpness per image, besides those that
+            every image gets; see :mod:`.alter`.
         narrow: Narrower networks per step.
         average: Decay of the running average of the weights, which is what is published.
         seed: Of the weights, the order and the augmentation.
@@ -132,16 +135,18 @@ class Training:
     distillation: float = 1.0
     temperature: float = 2.0
     mosaic: float = 0.0
+    alterations: int = 0
     narrow: int = 1
     average: float = 0.999
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.mosaic < 1 or not 0 <= self.average < 1:
             raise DataError("Training.mosaic and Training.average must be in [0, 1).")
         if self.narrow < 0:
             raise DataError("Training.narrow must not be negative.")
-
-    seed: int = 0
+        if not 0 <= self.alterations <= MOST_ALTERATIONS:
+            raise DataError(f"Training.alterations must be from 0 to {MOST_ALTERATIONS}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,7 +151,9 @@ def test_an_average_without_memory_is_the_network_itself(toy_parts, data, tmp_pa
     assert not weights_equal(result, remembered)
 
 
-@pytest.mark.parametrize("changes", [{"narrow": 3}, {"mosaic": 0.9}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"narrow": 3}, {"mosaic": 0.9}, {"alterations": 2}, {"seed": 1}]
+)
 def test_what_a_step_sees_depends_on_the_recipe(toy_parts, data, changes, tmp_path: Path):
     usual = train(toy_parts.recipe("det", epochs=1), data["det"], tmp_path / "a")
     other = train(toy_parts.recipe("det", epochs=1, **changes), data["det"], tmp_path / "b")
