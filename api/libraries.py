@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +123,7 @@ def train(
         data_dir: The recipe's data set, or a folder that holds it under the recipe's name for it.
         run_dir: Where checkpoints and the log go.
         resume: Continue the run in ``run_dir``.
-        init: Name or folder of a published library to start from.
+        init: Name or folder of a published library to start from; by default the recipe's, if any.
         compute: "cpu" or "cuda".
         skip_broken: Leave out images and boxes with errors instead of refusing to start; they
             are listed in ``left_out.txt`` in ``run_dir``.
@@ -140,7 +140,10 @@ def train(
     from ..factory.supernet.train import train as train_supernet
 
     loaded = load_recipe(recipe)
-    start = open_library(init) if init else None
+    name = init or (loaded.init if not resume else "")
+    start = open_library(name) if name else None
+    if start is not None:
+        loaded = replace(loaded, init=f"{start.name} {start.id}")
     data = _dataset(loaded, data_dir, splits=("train", "validation"), skip_broken=skip_broken)
     if resume or not (run_dir / "checkpoint.safetensors").exists():
         _list_left_out(data, run_dir, note)

@@ -155,7 +155,11 @@ modules.add_command(own_data.new_recipe)
     "--run", "run_dir", type=options.PATH, help="Checkpoints and log [default: ./runs/<recipe>]."
 )
 @click.option("--resume", is_flag=True, help="Continue the run.")
-@click.option("--init", metavar="LIBRARY", help="Start from a published library.")
+@click.option(
+    "--init",
+    metavar="LIBRARY",
+    help="Start from a published library [default: that of the recipe, if any].",
+)
 @click.option("--compute", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @skip_broken_option
 def train_modules(

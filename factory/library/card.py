@@ -179,6 +179,8 @@ def _training(library: ModuleLibrary) -> str:
         f"## Training\n\nRecipe '{_escaped(recipe['name'])}'. Time: {training['hours']} hours. "
         f"Machine: {_escaped(training['compute'] or 'not stated')}."
     )
+    if recipe.get("init"):
+        text += f" It started from the weights of the library {_escaped(recipe['init'])}."
     teacher = recipe.get("teacher")
     if teacher:
         text += (

@@ -203,6 +203,8 @@ class Recipe:
         data: Provenance of the data: ``folder``, ``name``, ``origin``, ``license``; of a user's own
             also ``format``, ``split`` and ``classes``.
         weights_license: Licence and conditions of the trained weights.
+        init: Library whose weights the training starts from, by name, and with its id once it has
+            started; "" for random weights.
         teacher: Who teaches the supernet besides the labels.
         conditioning: How the modulation is learned.
     """
@@ -213,6 +215,7 @@ class Recipe:
     training: Training
     data: dict[str, Any]
     weights_license: str
+    init: str = ""
     teacher: Teaching | None = None
     conditioning: Conditioning = field(default_factory=Conditioning)
 
@@ -262,6 +265,7 @@ def recipe_from_table(table: dict[str, Any]) -> Recipe:
         training=Training(**table["training"]),
         data=table["data"],
         weights_license=table["weights_license"],
+        init=table.get("init", ""),
         teacher=Teaching(**table["teacher"]) if table.get("teacher") else None,
         conditioning=Conditioning(**table.get("conditioning", {})),
     )

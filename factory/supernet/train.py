@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .distributed import Group, process_group
 from .evaluate import evaluate_network
 from .network import Classifier, Detector, supernet_from_architecture
 from .objective import Objective, objective_for
-from .recipe import Recipe, Training, table_from_recipe
+from .recipe import Conditioning, Recipe, Training, recipe_from_table, table_from_recipe
 from .teacher import TeacherAnswers, teacher_answers
 
 CHECKPOINT_SECONDS = 180.0
@@ -178,14 +178,15 @@ def _start(
     if not resume:
         raise SpecError(f"{run_dir} holds a training run.", hints=["--resume continues it"])
     progress = load_checkpoint(path, average, network, optimizer)
-    if not _same_training(progress.recipe, table):
+    if not _same_training(recipe_from_table(progress.recipe), recipe_from_table(table)):
         raise DataError(f"The run in {run_dir} was started with another recipe.")
     return progress
 
 
-def _same_training(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    """Whether two recipes train alike; what only publishing reads may differ."""
-    return {**one, "conditioning": None} == {**other, "conditioning": None}
+def _same_training(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes go on alike; the start and what only publishing reads may differ."""
+    first, second = (replace(r, init="", conditioning=Conditioning()) for r in (one, other))
+    return first == second
 
 
 def _optimizer(network: torch.nn.Module, training: Training) -> torch.optim.Optimizer:

@@ -284,6 +284,27 @@ def test_train_refuses_errors_and_lists_what_it_leaves_out(run: Run, broken: Pat
     assert all(len(line.split("\t")) == 3 for line in lines)
 
 
+def test_training_starts_from_the_library_of_the_option_else_of_the_recipe(
+    run: Run, data: Path, toy_det, monkeypatch
+):
+    pytest.importorskip("torch")
+    started: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        "nnfactory.factory.supernet.train.train",
+        lambda recipe, data, run_dir, *, init, **options: started.append((recipe.init, bool(init))),
+    )
+    run("modules", "new", "mine", "--data", "parts")
+    words = ("modules", "train", "mine.toml", "--data", "parts")
+    named = (f"{toy_det.name} {toy_det.id}", True)
+    assert run(*words).exit_code == 0
+    assert run(*words, "--init", toy_det.folder).exit_code == 0
+    text = Path("mine.toml").read_text()
+    Path("mine.toml").write_text(f'init = "{toy_det.folder}"\n{text}')
+    assert run(*words).exit_code == 0
+    assert run(*words, "--resume").exit_code == 0
+    assert started == [("", False), named, named, (str(toy_det.folder), False)]
+
+
 def test_publish_gets_all_splits_of_raw_files(run: Run, data: Path, trained, monkeypatch):
     from nnfactory.factory.supernet import checkpoint, recipe
 

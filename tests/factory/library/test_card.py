@@ -51,6 +51,7 @@ def synthetic_card() -> dict[str, Any]:
             "recipe": {
                 "name": "parts",
                 "training": {"epochs": 30, "lr": 1e-3},
+                "init": "others 12ab",
                 "teacher": {"network": "big_net", "license": "MIT"},
             },
         },
@@ -118,6 +119,7 @@ def test_a_card_tells_everything_that_is_known(tmp_path: Path):
     ]  # fmt: skip
     assert "1.5 hours. Machine: 4 cores." in texts["Training"]
     assert "big_net, licence MIT" in texts["Training"]
+    assert "started from the weights of the library others 12ab." in texts["Training"]
     assert tables["Training"][1:] == [["epochs", "30"], ["lr", "0.001"]]
     assert [row[3] for row in tables["Normalization"]] == ["used", "", "yes", ""]
     assert CURVES not in page

@@ -28,6 +28,7 @@ from nnfactory.factory.supernet.network import (  # noqa: E402
 )
 from nnfactory.factory.supernet.objective import objective_for  # noqa: E402
 from nnfactory.factory.supernet.recipe import (  # noqa: E402
+    Conditioning,
     Teaching,
     load_recipe,
     recipe_from_table,
@@ -259,6 +260,16 @@ def test_a_run_that_is_there_is_not_overwritten(toy_parts, data, tmp_path: Path)
         train(recipe, data["cls"], tmp_path / "run")
     assert "--resume" in caught.value.hints[0]
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_run_is_resumed_whatever_it_started_from_and_however_it_is_published(
+    toy_parts, data, tmp_path: Path
+):
+    recipe = toy_parts.recipe("cls", epochs=1)
+    train(dataclasses.replace(recipe, init="toy 12ab"), data["cls"], tmp_path / "run")
+    assert read_recipe(tmp_path / "run").init == "toy 12ab"
+    other = dataclasses.replace(recipe, conditioning=Conditioning(steps=5))
+    train(other, data["cls"], tmp_path / "run", resume=True)
 
 
 def test_a_run_is_not_resumed_with_another_recipe(toy_parts, data, tmp_path: Path):
