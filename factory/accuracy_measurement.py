@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,6 +72,21 @@ def run_on_images(network: Network, pixels: Array) -> list[Array]:
     return [run({name: tensor_from_pixels(image[None])})[OUTPUT][0] for image in pixels]
 
 
+@dataclass(frozen=True, slots=True)
+class ClassAccuracies:
+    """Accuracy of a network.
+
+    Attributes:
+        value: On all images, in [0, 1].
+        per_class: Of every class, in [0, 1]; None where no image shows it.
+        n: Number of images.
+    """
+
+    value: float
+    per_class: tuple[float | None, ...]
+    n: int
+
+
 def hits(network: Network, images: Images) -> Array:
     """Whether each image is classified correctly, bool (B,)."""
     answers = np.array([scores.argmax() for scores in run_on_images(network, images.pixels)])
@@ -100,16 +116,20 @@ def measure_accuracy(network: Network, images: Images, classes: int) -> Interval
     return proportion_interval(int(correct.sum()), len(correct))
 
 
-def accuracy_value(network: Network, images: Images, classes: int) -> float:
-    """Top-1 accuracy or AP50, without an interval.
+def class_accuracies(network: Network, images: Images, classes: int) -> ClassAccuracies:
+    """Top-1 accuracy or AP50, in all and per class.
 
     Raises:
         DataError: There are no images.
     """
     _need_images(images)
     if images.boxes:
-        return matches(network, images, classes).ap50()
-    return float(hits(network, images).mean())
+        found = matches(network, images, classes)
+        return ClassAccuracies(found.ap50(), tuple(found.class_ap50()), len(images))
+    correct = hits(network, images)
+    of_class = (correct[images.labels == c] for c in range(classes))
+    per_class = tuple(float(row.mean()) if len(row) else None for row in of_class)
+    return ClassAccuracies(float(correct.mean()), per_class, len(images))
 
 
 def _need_images(images: Images) -> None:

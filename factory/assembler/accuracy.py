@@ -28,6 +28,7 @@ class Pair:
         accuracy: Measured accuracy, in [0, 1].
         n: Images behind it.
         origin: "random" or "optimized".
+        per_class: Measured accuracy of each of the classes; None where no image shows it.
     """
 
     classes: tuple[int, ...]
@@ -37,6 +38,26 @@ class Pair:
     accuracy: float
     n: int
     origin: str
+    per_class: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPair:
+    """One class of one measured network.
+
+    Attributes:
+        network: Which network; the classes of one are held out together.
+        share: Value of the plan for this class alone, as a share of the full plan's, in [0, 1].
+        strength: Measured accuracy of the full network on this class, in [0, 1].
+        size: Number of classes of the network.
+        accuracy: Measured accuracy of this class, in [0, 1].
+    """
+
+    network: int
+    share: float
+    strength: float
+    size: int
+    accuracy: float
 
 
 def features(share: Array, strength: Array, size: Array) -> Array:
@@ -74,25 +95,49 @@ def fit_accuracy(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
     Source:
         Barber et al., "Predictive inference with the jackknife+", arXiv:1905.02928, simplified.
     """
-    if len(pairs) < 20:
-        raise DataError(f"An accuracy estimate needs at least 20 measured pairs, got {len(pairs)}.")
     x = features(
         np.array([p.share for p in pairs]),
         logit(np.array([p.strength for p in pairs])),
         np.array([len(p.classes) for p in pairs], np.float64),
     )
     y = logit(np.array([p.accuracy for p in pairs]))
-    fold = np.random.default_rng(seed).permutation(len(pairs)) % 10
-    residual = np.empty(len(pairs))
+    return _fitted(x, y, np.arange(len(pairs)), seed)
+
+
+def fit_class_accuracy(pairs: Sequence[ClassPair], *, seed: int = 0) -> dict[str, Any]:
+    """The same for single classes: what a plan is worth to a class, and its interval.
+
+    Args:
+        pairs: Classes of at least 20 measured networks.
+        seed: Of the folds, which hold out whole networks.
+    """
+    networks = np.array([p.network for p in pairs], np.int64)
+    x = features(
+        np.array([p.share for p in pairs]),
+        logit(np.array([p.strength for p in pairs])),
+        np.array([p.size for p in pairs], np.float64),
+    )
+    return _fitted(x, logit(np.array([p.accuracy for p in pairs])), networks, seed)
+
+
+def _fitted(x: Array, y: Array, networks: Array, seed: int) -> dict[str, Any]:
+    """Coefficients and half width of ``y`` on ``x``; rows of one network stay together."""
+    names, which = np.unique(networks, return_inverse=True)
+    if len(names) < 20:
+        raise DataError(
+            f"An accuracy estimate needs at least 20 measured networks, got {len(names)}."
+        )
+    fold = (np.random.default_rng(seed).permutation(len(names)) % 10)[which]
+    residual = np.empty(len(y))
     for part in range(10):
         held = fold == part
         residual[held] = y[held] - x[held] @ _ridge(x[~held], y[~held])
-    rank = min(len(pairs), math.ceil((len(pairs) + 1) * LEVEL))
+    rank = min(len(y), math.ceil((len(y) + 1) * LEVEL))
     return {
         "coefficients": [float(c) for c in _ridge(x, y)],
         "half_width_logit": float(np.sort(np.abs(residual))[rank - 1]),
         "level": LEVEL,
-        "n": len(pairs),
+        "n": len(y),
     }
 
 

@@ -67,6 +67,18 @@ def slot_values(library: ModuleLibrary, task: Task) -> dict[str, tuple[int, ...]
     return values
 
 
+def class_shares(
+    library: ModuleLibrary, classes: Sequence[int], counts: Mapping[str, int]
+) -> Array:
+    """Value of a plan to each of the classes, as a share of the full plan's, (len(classes),)."""
+    rows = class_values(library, library.card["values"]["source"])[list(classes)]
+    shares, start = np.zeros(len(rows)), 0
+    for slot in library.blocks:
+        shares += rows[:, start + counts[slot.name]]
+        start += slot.groups + 1
+    return shares
+
+
 def value_share(values: Mapping[str, Sequence[int]], counts: Mapping[str, int]) -> float:
     """Value of a plan as a share of the full plan's, in [0, 1]."""
     whole = sum(row[-1] for row in values.values())

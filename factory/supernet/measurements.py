@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..accuracy_measurement import accuracy_value, hits, matches, task_images, tensor_from_pixels
-from ..assembler.accuracy import Pair, fit_accuracy
+from ..accuracy_measurement import (
+    ClassAccuracies,
+    class_accuracies,
+    task_images,
+    tensor_from_pixels,
+)
+from ..assembler.accuracy import ClassPair, Pair, fit_accuracy, fit_class_accuracy
 from ..assembler.assemble import assemble, plan_from_counts
 from ..assembler.footprint import full_counts
-from ..assembler.values import SOURCES, slot_values, value_share
+from ..assembler.values import SOURCES, class_shares, slot_values, value_share
 from ..datasets import DataSet, Images
 from ..graph.cut import mask
 from ..graph.network import Network
@@ -128,7 +133,7 @@ def with_best_statistics(
     for done, (task, share) in enumerate(trials):
         plan = replace(optimized_plan(library, task, share), normalization="stored")
         for name, candidate in (("training", library), ("plain", plain)):
-            scores[name].append(plan_accuracy(candidate, plan, data.validation, data.train)[0])
+            scores[name].append(plan_accuracy(candidate, plan, data.validation, data.train).value)
         report("training or plain statistics", done + 1, len(trials))
     gaps = np.subtract(scores["plain"], scores["training"])
     half = 1.96 * float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
@@ -197,11 +202,12 @@ def full_network(library: ModuleLibrary, source: Images) -> Network:
 
 def plan_accuracy(
     library: ModuleLibrary, plan: Plan, images: Images, source: Images
-) -> tuple[float, int]:
-    """Accuracy on a task's images and their number; ``source`` has training images."""
+) -> ClassAccuracies:
+    """Accuracy on a task's images; ``source`` has training images."""
     classes = library.class_indices(plan.task)
     chosen = task_images(images, classes)
-    return accuracy_value(linked_network(library, plan, source), chosen, len(classes)), len(chosen)
+    network = linked_network(library, plan, source)
+    return class_accuracies(network, chosen, len(classes))
 
 
 def _trials(library: ModuleLibrary, seed: int) -> list[tuple[Task, float]]:
@@ -227,7 +233,7 @@ def with_best_values(
         scores = []
         for done, (task, share) in enumerate(trials):
             plan = optimized_plan(candidate, task, share)
-            scores.append(plan_accuracy(candidate, plan, data.validation, data.train)[0])
+            scores.append(plan_accuracy(candidate, plan, data.validation, data.train).value)
             report("values", number * len(trials) + done + 1, len(SOURCES) * len(trials))
         means[source] = round(float(np.mean(scores)), 4)
     best = max(means, key=lambda source: means[source])
@@ -247,7 +253,7 @@ def with_best_normalization(
         scores = []
         for done, (task, share) in enumerate(trials):
             plan = replace(optimized_plan(library, task, share), normalization=mode)
-            scores.append(plan_accuracy(library, plan, data.validation, data.train)[0])
+            scores.append(plan_accuracy(library, plan, data.validation, data.train).value)
             report("normalization", number * len(trials) + done + 1, 3 * len(trials))
         means[mode] = round(float(np.mean(scores)), 4)
     free = max(IMAGE_FREE, key=lambda mode: means[mode])
@@ -259,7 +265,7 @@ def mean_accuracy(library: ModuleLibrary, data: DataSet, report: Report, name: s
     scores = []
     for done, (task, share) in enumerate(trials := _trials(library, 4)):
         plan = optimized_plan(library, task, share)
-        scores.append(plan_accuracy(library, plan, data.validation, data.train)[0])
+        scores.append(plan_accuracy(library, plan, data.validation, data.train).value)
         report(f"{name} networks", done + 1, len(trials))
     return round(float(np.mean(scores)), 4)
 
@@ -281,7 +287,7 @@ def accuracy_table(
         pairs_wanted: How many pairs, at least 20.
         report: Called with ("accuracy pairs at .. px", done, total).
     """
-    per_class = class_accuracies(library, data)
+    per_class = _full_accuracies(library, data)
     rng = np.random.default_rng(3)
     blocks = library.blocks
     full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
@@ -294,7 +300,7 @@ def accuracy_table(
             widths = sample_widths(full, empty, rng)
             counts = {s.name: w for s, w in zip(blocks, widths, strict=True)}
             plan = plan_from_counts(library, task, counts)
-        accuracy, n = plan_accuracy(library, plan, data.validation, data.train)
+        measured = plan_accuracy(library, plan, data.validation, data.train)
         classes = library.class_indices(task)
         pairs.append(
             Pair(
@@ -302,29 +308,50 @@ def accuracy_table(
                 counts=tuple(plan.counts.values()),
                 share=value_share(slot_values(library, task), plan.counts),
                 strength=float(np.mean([per_class[c] for c in classes])),
-                accuracy=round(accuracy, 4),
-                n=n,
+                accuracy=round(measured.value, 4),
+                per_class=tuple(None if a is None else round(a, 3) for a in measured.per_class),
+                n=measured.n,
                 origin="optimized" if number % 2 else "random",
             )
         )
         report(f"accuracy pairs at {library.input_size} px", number + 1, pairs_wanted)
     return {
         "fit": fit_accuracy(pairs),
+        "class_fit": fit_class_accuracy(_class_pairs(library, pairs, per_class)),
         "per_class": [round(value, 4) for value in per_class],
         "split": "validation",
         "pairs": [dataclasses.asdict(pair) for pair in pairs],
     }
 
 
-def class_accuracies(library: ModuleLibrary, data: DataSet) -> list[float]:
-    """Validation accuracy of the full network per class, among all classes."""
-    network, images = full_network(library, data.train), data.validation
-    if images.boxes:
-        found = matches(network, images, len(library.classes)).class_ap50()
-        known = [value for value in found if value is not None]
-        return [float(np.mean(known)) if value is None else value for value in found]
-    correct = hits(network, images)
-    return [float(correct[images.labels == c].mean()) for c in range(len(library.classes))]
+def _class_pairs(
+    library: ModuleLibrary, pairs: Sequence[Pair], strengths: Sequence[float]
+) -> list[ClassPair]:
+    """Every class of every measured network that an image shows."""
+    rows = []
+    for network, pair in enumerate(pairs):
+        counts = {s.name: count for s, count in zip(library.blocks, pair.counts, strict=True)}
+        shares = class_shares(library, pair.classes, counts)
+        for index, share, accuracy in zip(pair.classes, shares, pair.per_class, strict=True):
+            if accuracy is not None:
+                rows.append(
+                    ClassPair(
+                        network=network, share=float(share), strength=strengths[index],
+                        size=len(pair.classes), accuracy=accuracy,
+                    )
+                )  # fmt: skip
+    return rows
+
+
+def _full_accuracies(library: ModuleLibrary, data: DataSet) -> list[float]:
+    """Validation accuracy of the full network per class, among all classes.
+
+    A class that no validation image shows counts as the mean of the others.
+    """
+    network = full_network(library, data.train)
+    found = class_accuracies(network, data.validation, len(library.classes)).per_class
+    known = [value for value in found if value is not None]
+    return [float(np.mean(known)) if value is None else value for value in found]
 
 
 def empty_size_data() -> SizeData:

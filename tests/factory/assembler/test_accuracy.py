@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnfactory.factory.assembler.accuracy import estimate_accuracy, fit_accuracy, logit
+from nnfactory.factory.assembler.accuracy import (
+    ClassPair,
+    estimate_accuracy,
+    fit_accuracy,
+    fit_class_accuracy,
+    logit,
+)
+from nnfactory.factory.assembler.values import class_shares, slot_values, value_share
 from nnfactory.factory.errors import DataError
 
 
@@ -85,6 +92,65 @@ def test_pairs_with_the_same_accuracy_give_a_narrow_interval(toy_parts):
 
 
 def test_too_few_pairs_are_refused(toy_parts):
-    with pytest.raises(DataError, match="at least 20 measured pairs, got 19"):
+    with pytest.raises(DataError, match="at least 20 measured networks, got 19"):
         fit_accuracy(toy_parts.pairs(19, 1, 5))
     assert fit_accuracy(toy_parts.pairs(20, 1, 5))["n"] == 20
+
+
+# Single classes
+
+
+def class_pairs(networks: int, seed: int, spread: float = 0.0) -> list[ClassPair]:
+    """Classes of networks that are each better or worse as a whole, by ``spread`` in logits."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for network in range(networks):
+        size, shift = int(rng.integers(2, 12)), rng.normal(0, spread) if spread else 0.0
+        for _ in range(size):
+            share, strength = rng.uniform(0.2, 1), rng.uniform(0.3, 0.9)
+            odds = logit(strength) - 2.0 * (1 - share) + rng.normal(0, 0.3) + shift
+            accuracy = float(1 / (1 + np.exp(-odds)))
+            rows.append(
+                ClassPair(
+                    network=network, share=share, strength=strength, size=size, accuracy=accuracy
+                )
+            )
+    return rows
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_the_interval_of_a_class_covers_about_nine_in_ten_of_fresh_ones(spread):
+    fit = fit_class_accuracy(class_pairs(150, 1, spread))
+    covered = []
+    for pair in class_pairs(500, 2, spread):
+        interval = estimate_accuracy(fit, pair.share, pair.strength, pair.size)
+        covered.append(interval.low <= pair.accuracy <= interval.high)
+    assert 0.86 <= np.mean(covered) <= 0.94
+
+
+def test_classes_of_one_network_are_held_out_together():
+    """Were they not, forty copies of every class would predict each other without a residual."""
+    rng = np.random.default_rng(0)
+    rows = [
+        ClassPair(network=n, share=s, strength=t, size=5, accuracy=float(a))
+        for n in range(24)
+        for s, t, a in [rng.uniform(0.2, 0.8, 3)]
+        for _ in range(40)
+    ]
+    whole = fit_class_accuracy(rows)
+    apart = [dataclasses.replace(row, network=i) for i, row in enumerate(rows)]
+    assert whole["half_width_logit"] > fit_class_accuracy(apart)["half_width_logit"]
+    with pytest.raises(DataError, match="at least 20 measured networks, got 19"):
+        fit_class_accuracy([row for row in rows if row.network < 19])
+
+
+def test_the_share_of_a_task_is_the_mean_over_its_classes(toy_library):
+    task, counts = toy_library.task(), {s.name: s.groups // 2 for s in toy_library.blocks}
+    shares = class_shares(toy_library, range(len(task.classes)), counts)
+    assert shares.shape == (len(task.classes),)
+    assert np.ptp(shares) > 0
+    expected = value_share(slot_values(toy_library, task), counts)
+    assert shares.mean() == pytest.approx(expected, abs=1e-6)
+    full = {s.name: s.groups for s in toy_library.blocks}
+    np.testing.assert_allclose(class_shares(toy_library, [2, 0], full), 1, atol=1e-9)
+    np.testing.assert_allclose(class_shares(toy_library, [2, 0], counts), shares[[2, 0]])

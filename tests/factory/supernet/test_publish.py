@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnfactory.factory.accuracy_measurement import tensor_from_pixels
+from nnfactory.factory.accuracy_measurement import ClassAccuracies, tensor_from_pixels
 from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.datasets import DataSet, Images
 from nnfactory.factory.graph.normalization import estimate_moments, norm_nodes
@@ -81,6 +81,13 @@ def test_a_published_library_opens_links_and_is_proven(
         assert view.statistics.counts.shape == (6, len(library.blocks))
         assert view.curves.shape == (len(classes), modules)
         assert len(view.accuracy["pairs"]) == pairs
+        for pair in view.accuracy["pairs"]:
+            assert len(pair["per_class"]) == len(pair["classes"])
+            if kind == "cls":  # the classes have as many images each
+                assert np.mean(pair["per_class"]) == pytest.approx(pair["accuracy"], abs=2e-3)
+        assert view.accuracy["class_fit"]["n"] == sum(
+            value is not None for pair in view.accuracy["pairs"] for value in pair["per_class"]
+        )
     assert set(library.card["normalization"]["validation"]) == set(NORMALIZATIONS)
     assert library.card["statistics"]["kind"] in ("training", "plain")
     metric = library.card["metric"]
@@ -138,7 +145,7 @@ def test_other_statistics_are_taken_where_they_are_surely_better(
     def accuracy(library, plan, images, source):
         name = "training" if library.network is toy_library.network else "plain"
         asked[name] += 1
-        return accuracies[name][asked[name] % 2], 24
+        return ClassAccuracies(accuracies[name][asked[name] % 2], (), 24)
 
     monkeypatch.setattr(measurements, "plan_accuracy", accuracy)
     data = DataSet(
