@@ -72,8 +72,8 @@ class LibraryView:
 def module_library(name: str, *, device: str = "host", report: Report = silent) -> LibraryView:
     """A library with the latency of its smallest and its full network on a device."""
     from ..devices.profile import load_profile
-    from ..factory.assembler.assemble import estimate, problem_for
     from ..factory.assembler.footprint import empty_counts, full_counts
+    from ..factory.assembler.problem import estimate, problem_for
     from ..factory.library.store import open_library
 
     source, profile = open_library(name), load_profile(device)

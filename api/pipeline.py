@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..factory.errors import BudgetError, DeviceError, UsageError
+from ..factory.errors import BudgetError, DeviceError, UsageError, VerificationError
 from ..factory.schema import (
     Budget,
     BuildResult,
@@ -26,6 +26,7 @@ from ..factory.schema import (
     Plan,
     Task,
 )
+from ..factory.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,6 +144,7 @@ def _choose(
         with watch.phase("link"):
             linked = link(source, plan)
             model = _model(source, plan, linked)
+        _check_file_size(model, budget)
         measurement = None
         if profile.name == "host":
             with watch.phase("measure"):
@@ -162,6 +164,19 @@ def _choose(
         hints=[f"--latency {reached * 1.05:.3g}ms", "nnfactory plan shows what is reachable"],
         details={"measured": {"latency": reached}},
     )
+
+
+def _check_file_size(model: bytes, budget: Budget) -> None:
+    """Raise if a file is larger than its estimate, which is an upper bound, let it be.
+
+    Raises:
+        VerificationError: It is.
+    """
+    if budget.file_mib is not None and len(model) > budget.file_mib * MIB:
+        raise VerificationError(
+            f"The file has {len(model) / MIB:.4g} MiB, more than the {budget.file_mib:g} MiB that "
+            "it was estimated to keep."
+        )
 
 
 def _measure(model: bytes, profile: DeviceProfile, budget: Budget) -> Measurement:

@@ -42,8 +42,8 @@ from equal_latency import (
 )
 from results_file import data_option, need_data, write_rows
 
-from nnfactory.factory.assembler.assemble import estimate, problem_for
 from nnfactory.factory.assembler.knapsack import solve
+from nnfactory.factory.assembler.problem import estimate, problem_for
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.schema import Plan
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..factory.errors import InconclusiveError
-from ..factory.schema import PERCENTILES, Budget, BuildResult, FrontierPoint, Measurement
+from ..factory.schema import (
+    PERCENTILES,
+    Budget,
+    BuildResult,
+    FrontierPoint,
+    Gain,
+    Measurement,
+)
 from ..factory.units import four_digits
 from . import options
 from .output import console, interval_text, print_json, progress
@@ -32,13 +39,26 @@ if TYPE_CHECKING:
     help="Percentile that --latency limits.",
 )
 @click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
+@click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
 @click.option("--memory", type=options.MEBIBYTES, help="Peak memory limit: 4, 4MiB or 4MB.")
+@click.option("--size", "file_size", type=options.MEBIBYTES, help="Limit of the ONNX file's size.")
 @click.option(
     "--sparsity",
     type=options.SparsityType(),
     default=0.0,
     show_default=True,
     help="Least share of the module parameters that is left out.",
+)
+@click.option(
+    "--min-accuracy",
+    type=options.AccuracyType(),
+    help="Least estimated accuracy: 0.6 or 60%. Without --latency the fastest such network is "
+    "built.",
+)
+@click.option(
+    "--min-class-accuracy",
+    type=options.AccuracyType(),
+    help="Least estimated accuracy on every single class.",
 )
 @options.library_option
 @options.size_option
@@ -53,9 +73,10 @@ if TYPE_CHECKING:
 @options.json_option
 def build(
     device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
-    latency: float | None, percentile: str, params: float | None, memory: float | None,
-    sparsity: float, library: str | None, input_size: int | None, out_dir: Path | None,
-    overwrite: bool, as_json: bool,
+    latency: float | None, percentile: str, params: float | None, macs: float | None,
+    memory: float | None, file_size: float | None, sparsity: float, min_accuracy: float | None,
+    min_class_accuracy: float | None, library: str | None, input_size: int | None,
+    out_dir: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Assemble, link, prove, measure and export one network.
 
@@ -66,8 +87,9 @@ def build(
     from .. import api
 
     budget = Budget(
-        latency_ms=latency, percentile=int(percentile), mparams=params, memory_mib=memory,
-        sparsity=sparsity,
+        latency_ms=latency, percentile=int(percentile), mparams=params, mmacs=macs,
+        memory_mib=memory, file_mib=file_size, sparsity=sparsity, min_accuracy=min_accuracy,
+        min_class_accuracy=min_class_accuracy,
     )  # fmt: skip
     words = request_words(device, task, classes, more_classes, library, input_size)
     with progress() as report:
@@ -159,21 +181,28 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         )
     rows.add_row(
         "accuracy",
-        f"estimated {interval_text(estimate.accuracy)} on validation images of these classes",
+        f"estimated {interval_text(estimate.accuracy)} on validation images of these classes"
+        + (
+            f"; least of a class, {estimate.least_class.split(',')[0]}: "
+            f"{interval_text(estimate.least_class_accuracy, digits=2)}"
+            if estimate.least_class_accuracy
+            else ""
+        ),
     )
     rows.add_row(
         "size",
         f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
-        f"{estimate.memory_mib:.2f} MiB",
+        f"{estimate.memory_mib:.2f} MiB, file at most {estimate.file_mib:.2f} MiB",
     )
     gap = "no gap" if certificate.gap <= 0 else f"gap {certificate.gap:.1e}"
     limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
     rows.add_row(
         "choice",
-        f"optimal for the library's values and the latency table at {plan.input_size} px "
-        f"({certificate.method}, {gap})"
-        f"{limits}",
+        f"{'fastest' if certificate.goal == 'latency' else 'optimal'} for the library's values and "
+        f"the latency table at {plan.input_size} px ({certificate.method}, {gap}){limits}",
     )
+    for gain in certificate.more:
+        rows.add_row("more", gain_text(gain))
     for parity in result.parity:
         rows.add_row(
             "proof", f"{parity.b} equals {parity.a}: {parity.max_abs:.0e} on {parity.n} inputs"
@@ -188,6 +217,15 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         for point in result.frontier:
             out.print(f"  {point_command(words, point)}")
     out.print(f"\nnext: nnfactory run {shlex.quote(_short(result.artifact.folder))} IMAGE")
+
+
+def gain_text(gain: Gain) -> str:
+    """What a little more of a budget buys, in words."""
+    way = "more" if gain.step > 0 else "less"
+    change = f"{abs(gain.step):g} {gain.unit} {way} {gain.budget}".replace("  ", " ")
+    if gain.of == "latency":
+        return f"{change} saves {gain.gain:.3g} ms, by the latency table"
+    return f"{change} buys {100 * gain.gain:+.1f} points of accuracy, estimated"
 
 
 def _short(folder: str) -> str:
@@ -218,8 +256,16 @@ def budget_words(budget: Budget) -> list[str]:
         words += ["--latency", f"{budget.latency_ms:g}ms"]
         words += ["--latency-percentile", str(budget.percentile)] * (budget.percentile != 50)
     words += [] if budget.mparams is None else ["--params", f"{budget.mparams:g}M"]
+    words += [] if budget.mmacs is None else ["--macs", f"{budget.mmacs:g}M"]
     words += [] if budget.memory_mib is None else ["--memory", f"{budget.memory_mib:g}MiB"]
-    return words + (["--sparsity", f"{budget.sparsity:g}"] if budget.sparsity else [])
+    words += [] if budget.file_mib is None else ["--size", f"{budget.file_mib:g}MiB"]
+    words += ["--sparsity", f"{budget.sparsity:g}"] if budget.sparsity else []
+    for flag, least in (
+        ("--min-accuracy", budget.min_accuracy),
+        ("--min-class-accuracy", budget.min_class_accuracy),
+    ):
+        words += [] if least is None else [flag, f"{least:g}"]
+    return words
 
 
 def point_command(words: list[str], point: FrontierPoint) -> str:

@@ -50,8 +50,28 @@ class SparsityType(click.ParamType[float]):
         return share
 
 
+class AccuracyType(click.ParamType[float]):
+    """An accuracy between 0 and 1, or in percent."""
+
+    name = "SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """The accuracy as a share."""
+        text = str(value).strip()
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            self.fail(f"{value!r} is no number.", param, context)
+        if not 0 < share < 1:
+            self.fail(f"must be between 0 and 1, or in percent, got {value}.", param, context)
+        return share
+
+
 MILLISECONDS = Quantity("milliseconds", "MS")
 MPARAMS = Quantity("millions of parameters", "MILLIONS")
+MMACS = Quantity("millions of multiply-adds", "MILLIONS")
 MEBIBYTES = Quantity("MiB", "MIB")
 
 

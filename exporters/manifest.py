@@ -126,6 +126,8 @@ def _estimated(contents: Contents) -> list[dict[str, Any]]:
             "percentile": contents.budget.percentile,
             "latency_ms": _interval(estimate.latency_ms),
             "accuracy": _interval(estimate.accuracy),
+            "least_class": estimate.least_class or None,
+            "least_class_accuracy": _interval(estimate.least_class_accuracy),
         }
     ]
 
@@ -145,6 +147,7 @@ def _plan(contents: Contents) -> dict[str, Any]:
             "mparams": estimate.mparams,
             "mmacs": estimate.mmacs,
             "memory_mib": estimate.memory_mib,
+            "file_mib_at_most": estimate.file_mib,
         },
     }
 
@@ -178,5 +181,7 @@ def _assembly(contents: Contents) -> dict[str, Any]:
         "objective": certificate.objective,
         "bound": certificate.bound,
         "gap": certificate.gap,
+        "goal": certificate.goal,
         "binding": list(certificate.binding),
+        "more": [table_from_noun(gain) for gain in certificate.more],
     }

@@ -80,18 +80,30 @@ class Budget:
         percentile: Which latency percentile is limited: 50, 90, 95 or 99.
         memory_mib: Peak of weights plus live activations, in MiB (2**20 bytes).
         mparams: Parameters of the network, in millions.
+        mmacs: Multiply-adds of one image, in millions.
+        file_mib: Size of the ONNX file, in MiB.
         sparsity: Least share of the module parameters that is left out, in [0, 1).
+        min_accuracy: Least estimated accuracy on the task's classes, in (0, 1).
+        min_class_accuracy: Least estimated accuracy on each of them, in (0, 1).
     """
 
     latency_ms: float | None = None
     percentile: int = 50
     memory_mib: float | None = None
     mparams: float | None = None
+    mmacs: float | None = None
+    file_mib: float | None = None
     sparsity: float = 0.0
+    min_accuracy: float | None = None
+    min_class_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "memory_mib", "mparams"):
+        for name in ("latency_ms", "memory_mib", "mparams", "mmacs", "file_mib"):
             _check_positive("Budget", name, getattr(self, name))
+        for name in ("min_accuracy", "min_class_accuracy"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise SpecError(f"Budget.{name} must be between 0 and 1, got {value!r}.")
         if self.percentile not in PERCENTILES:
             raise SpecError(
                 f"Budget.percentile must be one of {PERCENTILES}, got {self.percentile!r}."
@@ -102,7 +114,17 @@ class Budget:
     @property
     def is_unlimited(self) -> bool:
         """Whether no limit is set."""
-        return self.latency_ms is self.memory_mib is self.mparams is None and not self.sparsity
+        limits = (
+            self.latency_ms, self.memory_mib, self.mparams, self.mmacs, self.file_mib,
+            self.min_accuracy, self.min_class_accuracy,
+        )  # fmt: skip
+        return not self.sparsity and all(limit is None for limit in limits)
+
+    @property
+    def goal(self) -> str:
+        """What is optimized: "value", or "latency" if an accuracy is asked for and no latency."""
+        is_floor_set = self.min_accuracy is not None or self.min_class_accuracy is not None
+        return "latency" if is_floor_set and self.latency_ms is None else "value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +375,9 @@ class Estimate:
         mmacs: Multiply-accumulates, in millions.
         memory_mib: Peak of weights and live activations, in MiB; for a detector of fewer than all
             classes an upper bound.
+        file_mib: Size of the ONNX file, in MiB; an upper bound within a few KiB.
+        least_class: The class of which the least accuracy is estimated, or "".
+        least_class_accuracy: Its estimated accuracy, in [0, 1], or None.
         runtime: Runtime that the latency is for.
         precision: Precision that the latency is for.
     """
@@ -362,8 +387,31 @@ class Estimate:
     mparams: float
     mmacs: float
     memory_mib: float
+    file_mib: float
+    least_class: str = ""
+    least_class_accuracy: Interval | None = None
     runtime: str = ""
     precision: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What loosening one budget buys, found by solving again.
+
+    Attributes:
+        budget: Such as "latency".
+        step: How much it was loosened, in ``unit``; negative where the budget is a least value.
+        unit: "ms", "MiB", "M" or "".
+        gain: Rise of the estimated accuracy, in [0, 1], or fall of the latency in milliseconds, by
+            ``of``.
+        of: "accuracy" or "latency".
+    """
+
+    budget: str
+    step: float
+    unit: str
+    gain: float
+    of: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,17 +420,21 @@ class Certificate:
 
     Attributes:
         method: "dynamic programming" or "integer program".
-        objective: Value of the plan.
-        bound: No plan within the budget has a greater value.
-        gap: ``(bound - objective) / max(|bound|, 1)``; 0 is optimal.
-        binding: Budgets that keep a more valuable plan out.
+        objective: Value of the plan, or its latency in milliseconds, by ``goal``.
+        bound: No plan within the budget has a greater value, or a smaller latency.
+        gap: ``|bound - objective| / max(|bound|, 1)``; 0 is optimal.
+        goal: "value" (most) or "latency" (least).
+        binding: Budgets that keep a better plan out.
+        more: What a little more of each budget buys, where it buys anything.
     """
 
     method: str
     objective: float
     bound: float
     gap: float
+    goal: str = "value"
     binding: tuple[str, ...] = ()
+    more: tuple[Gain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,20 @@ def synthetic_pairs(
     return pairs
 
 
+def _class_pairs(pairs: list[accuracy.Pair]) -> list[accuracy.ClassPair]:
+    """Every class as good as its network, give or take."""
+    rng = np.random.default_rng(3)
+    return [
+        accuracy.ClassPair(
+            network=number, share=float(np.clip(pair.share + rng.normal(0, 0.05), 0, 1)),
+            strength=pair.strength, size=len(pair.classes),
+            accuracy=float(np.clip(pair.accuracy + rng.normal(0, 0.05), 0.02, 0.98)),
+        )
+        for number, pair in enumerate(pairs)
+        for _ in pair.classes
+    ]  # fmt: skip
+
+
 def _size_data(network, slots, classes: int, side: int) -> library.SizeData:
     """Measurements as they could be; at the smaller size every network is less accurate."""
     rng = np.random.default_rng(side)
@@ -175,6 +189,7 @@ def _size_data(network, slots, classes: int, side: int) -> library.SizeData:
         statistics=_statistics(network, slots, plans=4, side=side),
         accuracy={
             "fit": accuracy.fit_accuracy(pairs),
+            "class_fit": accuracy.fit_class_accuracy(_class_pairs(pairs)),
             "per_class": [round(0.5 + 0.04 * index, 2) for index in range(classes)],
             "split": "validation",
             "pairs": [dataclasses.asdict(pair) for pair in pairs],

@@ -21,6 +21,7 @@ from nnfactory.devices import latency_table, measure
 from nnfactory.devices.conditions import verdict_of
 from nnfactory.exporters.bundle import check_artifact, read_manifest
 from nnfactory.factory.assembler.assemble import assemble
+from nnfactory.factory.assembler.footprint import Footprint
 from nnfactory.factory.errors import (
     BudgetError,
     DataError,
@@ -34,6 +35,7 @@ from nnfactory.factory.errors import (
 from nnfactory.factory.library.library import ModuleLibrary
 from nnfactory.factory.library.store import library_folders
 from nnfactory.factory.schema import Budget, LatencyTable, Measurement
+from nnfactory.factory.units import MIB
 
 ROOT = Path(__file__).resolve().parents[1]
 Tables = Callable[..., LatencyTable]
@@ -161,7 +163,8 @@ def test_every_budget_is_kept(toy_library: ModuleLibrary, host: FakeHost):
     ).estimate
     budget = Budget(
         latency_ms=limit_ms, mparams=0.9 * whole.mparams, memory_mib=0.98 * whole.memory_mib,
-        sparsity=0.2,
+        mmacs=0.95 * whole.mmacs, file_mib=0.9 * whole.file_mib, sparsity=0.2, min_accuracy=0.01,
+        min_class_accuracy=0.01,
     )  # fmt: skip
     result = api.build(
         task=toy_library.kind, device="host", library=str(toy_library.folder), budget=budget
@@ -171,9 +174,27 @@ def test_every_budget_is_kept(toy_library: ModuleLibrary, host: FakeHost):
     assert estimate.latency_ms.value <= limit_ms
     assert estimate.mparams <= 0.9 * whole.mparams
     assert estimate.memory_mib <= 0.98 * whole.memory_mib
+    assert estimate.mmacs <= 0.95 * whole.mmacs
+    assert estimate.file_mib <= 0.9 * whole.file_mib
+    size = (Path(result.artifact.folder) / "model.onnx").stat().st_size
+    assert size <= estimate.file_mib * MIB <= size + 4096
     assert result.plan.sparsity >= 0.2
     assert result.certificate.method == "integer program"
     assert result.certificate.binding
+
+
+def test_a_file_above_its_limit_is_never_exported(
+    toy_cls: ModuleLibrary, host: FakeHost, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The estimate of the size is an upper bound; should it ever fail, nothing is written."""
+    monkeypatch.setattr(
+        Footprint, "total_file_bytes", lambda self, counts, classes: sum(counts.values())
+    )
+    with pytest.raises(VerificationError, match=r"more than the 0\.001 MiB"):
+        api.build(
+            task="cls", device="jetson", library=str(toy_cls.folder), budget=Budget(file_mib=1e-3)
+        )
+    assert list(folder.iterdir()) == []
 
 
 def test_default_place_is_task_device_and_plan(

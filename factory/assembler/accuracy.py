@@ -131,7 +131,7 @@ def _fitted(x: Array, y: Array, networks: Array, seed: int) -> dict[str, Any]:
     residual = np.empty(len(y))
     for part in range(10):
         held = fold == part
-        residual[held] = y[held] - x[held] @ _ridge(x[~held], y[~held])
+        residual[held] = y[held] - _predicted(_ridge(x[~held], y[~held]), x[held])
     rank = min(len(y), math.ceil((len(y) + 1) * LEVEL))
     return {
         "coefficients": [float(c) for c in _ridge(x, y)],
@@ -139,6 +139,23 @@ def _fitted(x: Array, y: Array, networks: Array, seed: int) -> dict[str, Any]:
         "level": LEVEL,
         "n": len(y),
     }
+
+
+def _predicted(coefficients: Array, x: Array) -> Array:
+    """Logit of the accuracy from regressors (N, 6); never more for less value.
+
+    Where the fitted parabola rises with the deficit, it is held at its greatest value so far.
+    """
+    bend, log_size = float(coefficients[4]), x[:, 2]
+    slope = coefficients[3] + coefficients[5] * log_size  # at no deficit
+    deficit = x[:, 3]
+    if bend:
+        vertex = (-slope / (2 * bend)).clip(0, 1)
+        deficit = np.minimum(deficit, vertex) if bend > 0 else np.maximum(deficit, vertex)
+    else:
+        deficit = np.where(slope > 0, 0, deficit)
+    fixed = x[:, :3] @ coefficients[:3]
+    return np.asarray(fixed + slope * deficit + bend * deficit**2)
 
 
 def _ridge(x: Array, y: Array, strength: float = 1e-3) -> Array:
@@ -155,8 +172,45 @@ def estimate_accuracy(fit: Mapping[str, Any], share: float, strength: float, siz
         strength: Mean accuracy of the full network on the task's classes, in [0, 1].
         size: Number of classes.
     """
-    x = features(np.array([share]), logit(strength)[None], np.array([float(size)]))[0]
-    center = float(x @ np.array(fit["coefficients"]))
+    low, value, high = estimate_accuracies(fit, np.array([share]), np.array([strength]), size)[:, 0]
+    return Interval(
+        low=float(low), value=float(value), high=float(high), level=fit["level"], n=fit["n"]
+    )
+
+
+def estimate_accuracies(
+    fit: Mapping[str, Any], shares: Array, strengths: Array, size: int
+) -> Array:
+    """The same for several shares (N,) and strengths (N,): rows low, value, high, (3, N)."""
+    x = features(shares, logit(strengths), np.full(len(shares), float(size)))
+    center = _predicted(np.array(fit["coefficients"]), x)
     half = float(fit["half_width_logit"])
-    low, value, high = (1 / (1 + math.exp(-z)) for z in (center - half, center, center + half))
-    return Interval(low=low, value=value, high=high, level=fit["level"], n=fit["n"])
+    return np.asarray(1 / (1 + np.exp(-np.stack((center - half, center, center + half)))))
+
+
+def least_share(
+    fit: Mapping[str, Any], accuracy: float, strength: float, size: int, *, steps: int
+) -> int | None:
+    """The least share of the value, in ``1 / steps``, of which the accuracy is estimated.
+
+    Args:
+        fit: What :func:`fit_accuracy` or :func:`fit_class_accuracy` gave.
+        accuracy: The least estimate, in (0, 1).
+        strength: As in :func:`estimate_accuracy`.
+        size: Number of classes.
+        steps: Steps of the share from 0 to 1.
+
+    Returns:
+        From 0 to ``steps``; None where the full value is not enough.
+    """
+
+    def is_enough(step: int) -> bool:
+        return estimate_accuracy(fit, step / steps, strength, size).value >= accuracy
+
+    if not is_enough(steps):
+        return None
+    low, high = -1, steps  # is_enough(high) holds, is_enough(low) does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..graph.costs import op_costs, parameter_count
 from ..graph.cut import cut
 from ..graph.memory import activation_bytes, live_tensors
-from ..graph.network import Network, tensor_shapes
+from ..graph.network import Network, model_from_network, tensor_shapes
 from ..graph.normalization import fold_norms
 from ..graph.postprocess import with_detections, with_probabilities
 from ..library.library import ModuleLibrary
@@ -33,6 +33,8 @@ class Footprint:
         fixed_live_bytes: The same outside all block slots.
         table_bytes: Constants of the answer (anchors and the like).
         modules: Per slot the parameters of one module.
+        file_bytes: Per slot the bytes in the ONNX file of 0, 1, .. active modules.
+        fixed_file_bytes: The rest of the file, without the metadata of a task.
     """
 
     params: Mapping[str, tuple[int, ...]]
@@ -43,6 +45,8 @@ class Footprint:
     fixed_live_bytes: int
     table_bytes: int
     modules: Mapping[str, int]
+    file_bytes: Mapping[str, tuple[int, ...]]
+    fixed_file_bytes: int
 
     def total_params(self, counts: Counts) -> int:
         """Parameters of a plan; ``counts`` has every slot, the classes included."""
@@ -61,6 +65,13 @@ class Footprint:
     def peak_mib(self, counts: Counts) -> float:
         """:meth:`peak_bytes` in MiB."""
         return self.peak_bytes(counts) / MIB
+
+    def total_file_bytes(self, counts: Counts, classes: Sequence[str]) -> int:
+        """Size of the ONNX file of a plan, with room for metadata that name the classes."""
+        metadata = 2048 + sum(len(name.encode()) + 16 for name in classes)
+        return (
+            self.fixed_file_bytes + metadata + sum(self.file_bytes[s][k] for s, k in counts.items())
+        )
 
     def sparsity(self, counts: Counts) -> float:
         """Share of the parameters owned by modules that the plan leaves out, in [0, 1)."""
@@ -109,6 +120,8 @@ def footprint(library: ModuleLibrary) -> Footprint:
     weights = sum(array.nbytes for array in answer.weights.values())
     live, fixed_live = _live_bytes(answer, shapes, library)
     total_params = parameter_count(folded)
+    file_bytes = {slot.name: _file_bytes(answer, slot, params[slot.name]) for slot in library.slots}
+    whole_file = len(model_from_network(answer).SerializeToString())
     return Footprint(
         params=params,
         fixed_params=total_params - sum(row[-1] for row in params.values()),
@@ -118,7 +131,23 @@ def footprint(library: ModuleLibrary) -> Footprint:
         fixed_live_bytes=fixed_live,
         table_bytes=weights - 4 * total_params,
         modules={slot.name: round(slot.modules[0].mparams * _PER) for slot in library.slots},
+        file_bytes=file_bytes,
+        fixed_file_bytes=whole_file - sum(row[-1] for row in file_bytes.values()),
     )
+
+
+def _file_bytes(network: Network, slot: Slot, params: tuple[int, ...]) -> tuple[int, ...]:
+    """Bytes of the weights and, where any module runs, of the nodes and names of a slot.
+
+    The layers of the classes are always there, so only their weights count.
+    """
+    if slot.kind == "classes":
+        return tuple(4 * count for count in params)
+    nodes = [node for node in network.nodes if node.name in slot.nodes]
+    weights = {name for node in nodes for name in node.input if name in network.weights}
+    frame = sum(node.ByteSize() for node in nodes)
+    frame += sum(len(name) + len(str(network.weights[name].shape)) for name in weights)
+    return tuple(4 * count + (frame if count else 0) for count in params)
 
 
 def _live_bytes(

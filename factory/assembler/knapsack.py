@@ -44,6 +44,11 @@ class Table:
         position = int(np.searchsorted(self.cost, limit, side="right")) - 1
         return None if position < 0 else position
 
+    def first(self, value: int) -> int | None:
+        """Position of the cheapest plan worth at least ``value``; None if none is."""
+        position = int(np.searchsorted(self.value, value))
+        return None if position == len(self.value) else position
+
     def counts(self, position: int) -> dict[str, int]:
         """Number of active modules per slot of the plan at ``position``."""
         chosen: list[int] = []

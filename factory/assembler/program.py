@@ -1,4 +1,4 @@
-"""Exact choice under several budgets at once: an integer program, solved to proven optimality."""
+"""Exact choice under several budgets at once: integer programs, solved to proven optimality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import NNFactoryError
+from ..graph.network import Array
 
+SHARP = 1e4  # what limits are scaled to: the solver's tolerance of 1e-6 is then one in 10**10
 Table = Mapping[str, Sequence[int]]  # slot -> number for 0, 1, .. active modules
 
 
@@ -18,6 +20,23 @@ class Row:
 
     table: Table
     limit: int
+
+    def excess(self, counts: Mapping[str, int]) -> int:
+        """By how much a plan is above the limit; at most 0 if it keeps it."""
+        return sum(self.table[s][k] for s, k in counts.items()) - self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A cost to keep small: ``(fixed + sum over slots of table[slot][count]) * scale``."""
+
+    table: Table
+    fixed: int
+    scale: float
+
+    def of(self, counts: Mapping[str, int]) -> float:
+        """That of a plan."""
+        return (self.fixed + sum(self.table[s][k] for s, k in counts.items())) * self.scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,48 +59,144 @@ def solve_program(
 ) -> Solution | None:
     """Maximize the sum of ``objective`` under all rows; None when no plan satisfies them.
 
-    Solved by HiGHS with a gap of zero. Its tolerances are far below the integers compared here;
-    the answer is checked in integer arithmetic all the same.
+    Solved by HiGHS with a gap of zero. Its tolerance is below the integers compared here, and the
+    answer is checked in integer arithmetic all the same: a plan that breaks a row is forbidden,
+    and the program solved again.
 
     Args:
         objective: Integer value (or negative cost) per slot and count.
         least: Least number of active modules per slot.
         rows: The budgets.
     """
+    choices = _Choices.of(objective, least)
+    gain = choices.line(objective)
+    unit = max(1.0, float(np.abs(gain).max())) / 1e6
+    forbidden: list[dict[str, int]] = []
+    while True:
+        answer = _milp(-gain / unit, choices, rows, forbidden)
+        if answer is None:
+            return None
+        counts, bound = answer
+        if all(row.excess(counts) <= 0 for row in rows):
+            break
+        forbidden.append(counts)
+    reached = float(sum(objective[s][k] for s, k in counts.items()))
+    # Values are integers: a bound less than 1 above the plan proves that none has more.
+    bound = -bound * unit
+    return Solution(
+        counts=counts, objective=reached, bound=reached if bound < reached + 1 else bound
+    )
+
+
+def minimize_greatest(
+    ratios: Sequence[Ratio], least: Mapping[str, int], rows: Sequence[Row]
+) -> dict[str, int] | None:
+    """The plan whose greatest ratio is least, and of those the one of the least sum.
+
+    Args:
+        ratios: At least one; of the order of 1.
+        least: Least number of active modules per slot.
+        rows: Budgets that hold whatever the ratios are.
+
+    Returns:
+        Active modules per slot; None when no plan satisfies the rows.
+    """
+    choices = _Choices.of(ratios[0].table, least)
+    lines = np.stack([choices.line(ratio.table) * ratio.scale for ratio in ratios])
+    starts = np.array([ratio.fixed * ratio.scale for ratio in ratios])
+    first = _milp(
+        np.append(np.zeros(lines.shape[1]), 1.0), choices, rows,
+        above=(np.column_stack((lines, -np.ones(len(lines)))), -starts),
+    )  # fmt: skip
+    if first is None:
+        return None
+    greatest = max(ratio.of(first[0]) for ratio in ratios)
+    room = greatest * (1 + 1e-9) - starts
+    second = _milp(lines.sum(0), choices, rows, above=(lines, room))
+    found = [first[0], *([] if second is None else [second[0]])]
+    return min(found, key=lambda c: (max(r.of(c) for r in ratios), sum(r.of(c) for r in ratios)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choices:
+    """Which count each 0-1 variable stands for: exactly one of each slot is 1."""
+
+    slots: tuple[tuple[str, int], ...]
+    once: Array  # (slots, variables)
+    allowed: Array  # (variables,)
+
+    @classmethod
+    def of(cls, table: Table, least: Mapping[str, int]) -> _Choices:
+        slots = tuple((slot, count) for slot in table for count in range(len(table[slot])))
+        once = np.array([[float(slot == name) for slot, _ in slots] for name in table])
+        allowed = np.array([float(count >= least[slot]) for slot, count in slots])
+        return cls(slots=slots, once=once, allowed=allowed)
+
+    def line(self, table: Table) -> Array:
+        """A table as the coefficients of the variables."""
+        return np.array([float(table[slot][count]) for slot, count in self.slots])
+
+    def counts(self, solution: Array) -> dict[str, int]:
+        """The chosen count of every slot."""
+        return {s: k for (s, k), chosen in zip(self.slots, solution, strict=False) if chosen > 0.5}
+
+
+def _milp(
+    cost: Array,
+    choices: _Choices,
+    rows: Sequence[Row],
+    forbidden: Sequence[Mapping[str, int]] = (),
+    *,
+    above: tuple[Array, Array] | None = None,
+) -> tuple[dict[str, int], float] | None:
+    """Minimize ``cost``; the variables beyond the choices, if any, are real and not negative.
+
+    Args:
+        cost: Of every variable.
+        choices: What the variables mean.
+        rows: Budgets.
+        forbidden: Plans that must not be the answer.
+        above: Coefficients (R, variables) and upper limits (R,) of further rows.
+
+    Returns:
+        The counts and the dual bound; None if it is infeasible.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
-    slots = [(slot, count) for slot in objective for count in range(len(objective[slot]))]
-    names = list(objective)
-    once = np.array([[float(slot == name) for slot, _ in slots] for name in names])
-    matrices, upper = [once], [np.ones(len(names))]
-    lower = [np.ones(len(names))]
+    more = len(cost) - len(choices.slots)
+    pad = np.zeros((len(choices.once), more))
+    matrices, lower, upper = (
+        [np.hstack((choices.once, pad))],
+        [np.ones(len(pad))],
+        [np.ones(len(pad))],
+    )
     for row in rows:
-        scale = max(1, abs(row.limit))
-        matrices.append(np.array([[row.table[s][k] / scale for s, k in slots]]))
-        upper.append(np.array([row.limit / scale]))
+        scale = max(1, abs(row.limit)) / SHARP
+        matrices.append(np.append(choices.line(row.table) / scale, np.zeros(more))[None])
         lower.append(np.array([-np.inf]))
-    gain = np.array([float(objective[s][k]) for s, k in slots])
-    unit = max(1.0, float(np.abs(gain).max())) / 1e6
-    allowed = np.array([float(k >= least[s]) for s, k in slots])
+        upper.append(np.array([row.limit / scale]))
+    for plan in forbidden:
+        chosen = [float(plan[slot] == count) for slot, count in choices.slots]
+        matrices.append(np.append(chosen, np.zeros(more))[None])
+        lower.append(np.array([-np.inf]))
+        upper.append(np.array([len(plan) - 1.0]))
+    if above is not None:
+        matrices.append(above[0])
+        lower.append(np.full(len(above[1]), -np.inf))
+        upper.append(above[1])
     answer = milp(
-        -gain / unit,
+        cost,
         constraints=LinearConstraint(
             np.vstack(matrices), np.concatenate(lower), np.concatenate(upper)
         ),
-        bounds=Bounds(np.zeros(len(slots)), allowed),
-        integrality=np.ones(len(slots)),
+        bounds=Bounds(
+            np.zeros(len(cost)), np.concatenate((choices.allowed, np.full(more, np.inf)))
+        ),
+        integrality=np.append(np.ones(len(choices.slots)), np.zeros(more)),
         options={"mip_rel_gap": 0.0},
     )
     if answer.status == 2:  # infeasible
         return None
     if answer.x is None:
         raise NNFactoryError(f"The integer program was not solved: {answer.message}")
-    counts = {s: k for (s, k), chosen in zip(slots, answer.x, strict=True) if chosen > 0.5}
-    for row in rows:
-        if sum(row.table[s][k] for s, k in counts.items()) > row.limit:
-            tighter = [Row(table=r.table, limit=r.limit - (r is row)) for r in rows]
-            return solve_program(objective, least, tighter)
-    reached = float(sum(objective[s][k] for s, k in counts.items()))
-    return Solution(
-        counts=counts, objective=reached, bound=max(reached, -answer.mip_dual_bound * unit)
-    )
+    return choices.counts(answer.x), float(answer.mip_dual_bound)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..errors import BudgetError
 from ..library.library import ModuleLibrary
-from ..schema import Budget, Certificate, Estimate, FrontierPoint, LatencyTable, Plan, Task
-from .assemble import assemble, frontier, frontier_size
+from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
+from .assemble import frontier, frontier_size, solve
+from .infeasible import infeasible
+from .limits import loosened
+from .problem import Problem, problem_for
 
 PER_SIZE = 100  # plans of every size that are compared with those of the others
+LEAST_GAIN = 5e-4  # of accuracy, or as a share of the latency
+Answer = tuple[Plan, Estimate, Certificate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,7 +33,7 @@ class SizeOption:
 def assemble_any_size(
     options: Sequence[SizeOption], task: Task, budget: Budget
 ) -> tuple[Plan, Estimate, Certificate]:
-    """The plan of greatest estimated accuracy over all sizes.
+    """The plan of greatest estimated accuracy over all sizes; or of least latency, by the goal.
 
     Within a size the plan is optimal for the library's values; values of different sizes do not
     compare, estimates of accuracy do. Of equal estimates the larger input wins.
@@ -39,20 +43,45 @@ def assemble_any_size(
         task: What the network must do.
         budget: Limits.
 
+    Returns:
+        The plan, its estimate, and the certificate with what a little more of each budget buys.
+
     Raises:
-        BudgetError: No plan of any size keeps the budget; the message is about the last size.
+        BudgetError: No plan of any size keeps the budget.
     """
-    found: list[tuple[Plan, Estimate, Certificate]] = []
-    error: BudgetError | None = None
-    for option in options:
-        try:
-            found.append(assemble(option.library, task, budget, option.table))
-        except BudgetError as failed:
-            error = failed
-    if not found:
-        assert error is not None
-        raise error
-    return max(found, key=lambda answer: _accuracy(answer[1]))
+    problems = [problem_for(option.library, task, option.table) for option in options]
+    best = _best(problems, budget)
+    if best is None:
+        raise infeasible(problems, budget)
+    plan, estimate, certificate = best
+    return plan, estimate, replace(certificate, more=_gains(problems, budget, estimate))
+
+
+def _best(problems: Sequence[Problem], budget: Budget) -> Answer | None:
+    """The best answer over all sizes; None if no size has one."""
+    answers = [answer for problem in problems if (answer := solve(problem, budget)) is not None]
+    return max(answers, key=lambda answer: _merit(answer[1], budget.goal), default=None)
+
+
+def _merit(estimate: Estimate, goal: str) -> float:
+    """What is to be large: estimated accuracy, or minus the latency in milliseconds."""
+    if goal == "latency":
+        assert estimate.latency_ms is not None
+        return -estimate.latency_ms.value
+    return _accuracy(estimate)
+
+
+def _gains(problems: Sequence[Problem], budget: Budget, now: Estimate) -> tuple[Gain, ...]:
+    """What loosening each budget alone buys, where it buys anything."""
+    found = []
+    for kind, step, looser in loosened(budget):
+        answer = _best(problems, looser)
+        assert answer is not None, "a looser budget has every plan of the tighter one"
+        gain = _merit(answer[1], budget.goal) - _merit(now, budget.goal)
+        of = "latency" if budget.goal == "latency" else "accuracy"
+        if gain > LEAST_GAIN * (abs(_merit(now, of)) if of == "latency" else 1):
+            found.append(Gain(budget=kind.name, step=step, unit=kind.unit, gain=gain, of=of))
+    return tuple(found)
 
 
 def frontier_any_size(

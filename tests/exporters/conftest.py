@@ -102,7 +102,7 @@ def toy_contents(kind: str = "det", *, seed: int = 0, **changes: object) -> cont
         plan=plan,
         estimate=schema.Estimate(
             latency_ms=interval, accuracy=None, mparams=0.01, mmacs=1.5, memory_mib=0.2,
-            runtime="tensorrt", precision="fp16",
+            file_mib=0.05, runtime="tensorrt", precision="fp16",
         ),
         certificate=schema.Certificate(method="integer program", objective=1.0, bound=1.0, gap=0.0),
         parity=(schema.Parity(a="masked", b="linked", n=4, max_abs=1e-6, tolerance=1e-4),),

@@ -55,7 +55,7 @@ def plan(**changes: object) -> schema.Plan:
     return schema.Plan(**(fields | changes))
 
 
-@pytest.mark.parametrize("name", ["latency_ms", "memory_mib", "mparams"])
+@pytest.mark.parametrize("name", ["latency_ms", "memory_mib", "mparams", "mmacs", "file_mib"])
 @pytest.mark.parametrize("value", [0, 0.0, -1, -0.5, math.nan, math.inf, -math.inf])
 def test_budget_refuses_limits_that_are_not_positive_and_finite(name, value):
     with pytest.raises(SpecError, match=rf"Budget\.{name} must be positive and finite, got"):
@@ -68,6 +68,20 @@ def test_budget_refuses_a_sparsity_outside_its_range(value):
         schema.Budget(sparsity=value)
 
 
+@pytest.mark.parametrize("name", ["min_accuracy", "min_class_accuracy"])
+@pytest.mark.parametrize("value", [-0.1, 0, 1, 45, math.nan, math.inf])
+def test_budget_refuses_an_accuracy_outside_its_range(name, value):
+    with pytest.raises(SpecError, match=rf"Budget\.{name} must be between 0 and 1"):
+        schema.Budget(**{name: value})
+
+
+def test_the_goal_is_latency_where_an_accuracy_is_asked_for_and_no_latency():
+    assert schema.Budget().goal == schema.Budget(mparams=1).goal == "value"
+    assert schema.Budget(min_accuracy=0.5).goal == "latency"
+    assert schema.Budget(min_class_accuracy=0.5, mparams=1).goal == "latency"
+    assert schema.Budget(min_accuracy=0.5, latency_ms=1).goal == "value"
+
+
 @pytest.mark.parametrize("value", [0, 1, 49, 99.5, 100, -50])
 def test_budget_refuses_a_percentile_that_no_table_has(value):
     with pytest.raises(SpecError, match="50, 90, 95, 99"):
@@ -77,8 +91,11 @@ def test_budget_refuses_a_percentile_that_no_table_has(value):
 def test_budget_is_unlimited_only_without_any_limit():
     assert schema.Budget().is_unlimited
     assert schema.Budget(percentile=99).is_unlimited
-    for limit in ({"latency_ms": 1}, {"memory_mib": 1}, {"mparams": 1}, {"sparsity": 0.1}):
-        assert not schema.Budget(**limit).is_unlimited
+    for name in (
+        "latency_ms", "memory_mib", "mparams", "mmacs", "file_mib", "sparsity", "min_accuracy",
+        "min_class_accuracy",
+    ):  # fmt: skip
+        assert not schema.Budget(**{name: 0.1}).is_unlimited
 
 
 def test_nouns_cannot_be_changed():

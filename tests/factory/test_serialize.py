@@ -56,7 +56,11 @@ BUDGETS = st.builds(
     percentile=st.sampled_from(schema.PERCENTILES),
     memory_mib=st.none() | POSITIVE,
     mparams=st.none() | POSITIVE,
+    mmacs=st.none() | POSITIVE,
+    file_mib=st.none() | POSITIVE,
     sparsity=st.floats(0, 1, exclude_max=True),
+    min_accuracy=st.none() | st.floats(0.01, 0.99),
+    min_class_accuracy=st.none() | st.floats(0.01, 0.99),
 )
 PROFILES = st.builds(
     schema.DeviceProfile,
@@ -124,14 +128,20 @@ ESTIMATES = st.builds(
     mparams=FLOATS,
     mmacs=FLOATS,
     memory_mib=FLOATS,
+    file_mib=FLOATS,
+    least_class=NAMES,
+    least_class_accuracy=st.none() | INTERVALS,
 )
+GAINS = st.builds(schema.Gain, budget=NAMES, step=FLOATS, unit=NAMES, gain=FLOATS, of=NAMES)
 CERTIFICATES = st.builds(
     schema.Certificate,
     method=NAMES,
     objective=FLOATS,
     bound=FLOATS,
     gap=FLOATS,
+    goal=NAMES,
     binding=tuples(NAMES),
+    more=tuples(GAINS),
 )
 SPECS = st.builds(schema.TensorSpec, name=NAMES, dtype=NAMES, shape=tuples(COUNTS))
 PARITIES = st.builds(schema.Parity, a=NAMES, b=NAMES, n=COUNTS, max_abs=FLOATS, tolerance=FLOATS)
@@ -196,6 +206,7 @@ NOUNS = {
     schema.Measurement: MEASUREMENTS,
     schema.FrontierPoint: POINTS,
     schema.BuildResult: RESULTS,
+    schema.Gain: GAINS,
     schema.TrainingStatus: STATUSES,
 }
 ANY_NOUN = st.one_of(*NOUNS.values())

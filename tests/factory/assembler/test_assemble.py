@@ -15,17 +15,22 @@ from nnfactory.factory.assembler.assemble import (
     frontier,
     frontier_size,
     plan_from_counts,
-    problem_for,
 )
 from nnfactory.factory.assembler.footprint import empty_counts, footprint, full_counts
+from nnfactory.factory.assembler.problem import problem_for
 from nnfactory.factory.assembler.values import SCALE, SOURCES, class_values, slot_values
 from nnfactory.factory.errors import BudgetError, DataError
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.schema import Budget, Estimate, LatencyTable, Plan
-from nnfactory.factory.units import parse_quantity
+from nnfactory.factory.units import MIB, parse_quantity
 
 ANY = st.sampled_from(["cls", "det"])
 SHARES = st.floats(0, 1)
+NAMES = {
+    "latency_ms": "latency", "mparams": "params", "memory_mib": "memory", "sparsity": "sparsity",
+    "mmacs": "macs", "file_mib": "size",
+}  # fmt: skip
+UPPER = tuple(NAMES)
 
 
 class Toys(dict[str, tuple[ModuleLibrary, LatencyTable]]):
@@ -47,14 +52,18 @@ def value_of(library: ModuleLibrary, plan: Plan) -> int:
 
 def extremes(library: ModuleLibrary, table: LatencyTable, *, percentile: int = 50):
     """Costs of the smallest and of the full network for all classes."""
-    size = footprint(library)
+    size, problem = footprint(library), problem_for(library, library.task(), table)
     for counts in (empty_counts(library), full_counts(library)):
         whole = {**counts, CLASSES: len(library.classes)}
         yield {
             "latency_ms": table.predict(whole, percentile=percentile).value,
             "mparams": size.total_params(whole) / 1e6,
             "memory_mib": size.peak_mib(whole),
+            "mmacs": size.total_macs(whole) / 1e6,
+            "file_mib": size.total_file_bytes(whole, library.classes) / MIB,
             "sparsity": size.sparsity(whole),
+            "min_accuracy": problem.accuracy(counts).value,
+            "min_class_accuracy": problem.least_class(counts)[1].value,
         }
 
 
@@ -70,7 +79,11 @@ def keeps(budget: Budget, plan: Plan, estimate: Estimate) -> bool:
         (budget.latency_ms is None or estimate.latency_ms.value <= budget.latency_ms * exact)
         and (budget.mparams is None or estimate.mparams <= budget.mparams * exact)
         and (budget.memory_mib is None or estimate.memory_mib <= budget.memory_mib)
+        and (budget.mmacs is None or estimate.mmacs <= budget.mmacs * exact)
+        and (budget.file_mib is None or estimate.file_mib <= budget.file_mib * exact)
         and plan.sparsity >= budget.sparsity - 1e-12
+        and estimate.accuracy.value >= (budget.min_accuracy or 0)
+        and estimate.least_class_accuracy.value >= (budget.min_class_accuracy or 0)
     )
 
 
@@ -93,6 +106,11 @@ def best_value(library: ModuleLibrary, table: LatencyTable, budget: Budget) -> i
             (budget.latency_ms is None or latency <= budget.latency_ms)
             and (budget.mparams is None or size.total_params(whole) <= budget.mparams * 1e6 + 1e-6)
             and (budget.memory_mib is None or size.peak_mib(whole) <= budget.memory_mib)
+            and (budget.mmacs is None or size.total_macs(whole) <= budget.mmacs * 1e6 + 1e-6)
+            and (
+                budget.file_mib is None
+                or size.total_file_bytes(whole, library.classes) <= budget.file_mib * MIB + 1e-6
+            )
             and size.sparsity(whole) >= budget.sparsity - 1e-12
         ):
             best = max(best, sum(values[s][k] for s, k in counts.items()))
@@ -102,12 +120,12 @@ def best_value(library: ModuleLibrary, table: LatencyTable, budget: Budget) -> i
 @st.composite
 def budgets(draw: st.DrawFn, library: ModuleLibrary, table: LatencyTable, limits: int) -> Budget:
     """A budget with some limits, each between the smallest and the full network's cost."""
-    names = ["latency_ms", "mparams", "memory_mib", "sparsity"]
+    names = ["latency_ms", "mparams", "memory_mib", "sparsity", "mmacs", "file_mib"]
     chosen = draw(st.permutations(names))[:limits]
     return Budget(**{n: between(library, table, n, draw(SHARES)) for n in chosen})
 
 
-@given(data=st.data(), kind=ANY, limits=st.integers(0, 4))
+@given(data=st.data(), kind=ANY, limits=st.integers(0, 6))
 def test_a_plan_keeps_its_budget_and_its_certificate_is_tight(toys, data, kind, limits):
     library, table = toys[kind]
     budget = data.draw(budgets(library, table, limits))
@@ -120,7 +138,7 @@ def test_a_plan_keeps_its_budget_and_its_certificate_is_tight(toys, data, kind, 
     assert certificate.method == ("dynamic programming" if exact else "integer program")
 
 
-@given(data=st.data(), limits=st.integers(1, 4))
+@given(data=st.data(), limits=st.integers(1, 6))
 @settings(max_examples=12)
 def test_no_plan_within_the_budget_is_worth_more(toys, data, limits):
     library, table = toys["cls"]
@@ -132,7 +150,7 @@ def test_no_plan_within_the_budget_is_worth_more(toys, data, limits):
 @given(data=st.data(), kind=ANY)
 def test_one_budget_has_the_same_value_by_both_methods(toys, data, kind):
     library, table = toys[kind]
-    name = data.draw(st.sampled_from(["latency_ms", "mparams", "sparsity"]))
+    name = data.draw(st.sampled_from(["latency_ms", "mparams", "sparsity", "mmacs", "file_mib"]))
     one = Budget(**{name: between(library, table, name, data.draw(SHARES))})
     loose = dataclasses.replace(one, memory_mib=1e6)
     first, _, by_table = assemble(library, library.task(), one, table)
@@ -182,7 +200,7 @@ def test_a_module_without_value_is_left_out_when_there_is_no_budget(toys):
 
 @pytest.mark.parametrize("kind", ["cls", "det"])
 @pytest.mark.parametrize("percentile", [50, 90, 95, 99])
-@pytest.mark.parametrize("name", ["latency_ms", "mparams", "memory_mib", "sparsity"])
+@pytest.mark.parametrize("name", UPPER)
 def test_the_tightest_reachable_value_is_reachable_and_a_tighter_one_is_not(
     toys, kind, percentile, name
 ):
@@ -196,7 +214,7 @@ def test_the_tightest_reachable_value_is_reachable_and_a_tighter_one_is_not(
             table,
         )
     ((key, tightest),) = caught.value.details["tightest"].items()
-    assert key in name
+    assert key == NAMES[name]
     budget = Budget(**{name: tightest, "percentile": percentile})
     plan, _, _ = assemble(library, library.task(), budget, table)
     assert plan.counts == empty_counts(library)
@@ -207,7 +225,7 @@ def test_the_tightest_reachable_value_is_reachable_and_a_tighter_one_is_not(
         )
 
 
-@pytest.mark.parametrize("name", ["latency_ms", "mparams", "memory_mib", "sparsity"])
+@pytest.mark.parametrize("name", UPPER)
 @pytest.mark.parametrize("scale", [1, 977, 123_457, 40_000_003])
 def test_the_hint_is_an_option_that_works(toys, name, scale):
     library, table = toys["cls"]
@@ -217,11 +235,14 @@ def test_the_hint_is_an_option_that_works(toys, name, scale):
         assemble(library, library.task(), Budget(**{name: impossible}), slow)
     (hint,) = caught.value.hints
     flag, text = hint.split()
-    unit = {"latency_ms": "milliseconds", "mparams": "millions of parameters"}.get(name, "MiB")
+    unit = {
+        "latency_ms": "milliseconds", "mparams": "millions of parameters",
+        "mmacs": "millions of multiply-adds",
+    }.get(name, "MiB")  # fmt: skip
     relaxed = float(text) if name == "sparsity" else parse_quantity(text, unit)
     tightest = next(iter(caught.value.details["tightest"].values()))
     assert relaxed == pytest.approx(tightest, rel=2e-3)
-    assert flag == "--" + name.split("_")[0].replace("mparams", "params")
+    assert flag == "--" + NAMES[name]
     assemble(library, library.task(), Budget(**{name: relaxed}), slow)
 
 
