@@ -2,6 +2,7 @@
 
 from .artifacts import Check, bench, inspect, load, run, verify
 from .data import DataView, check_data, new_recipe
+from .frontier_picture import draw_frontiers
 from .libraries import (
     LibraryView,
     device,
@@ -25,6 +26,7 @@ __all__ = [
     "check_data",
     "device",
     "devices",
+    "draw_frontiers",
     "inspect",
     "load",
     "module_library",

@@ -19,6 +19,7 @@ from ..factory.schema import (
 )
 from ..factory.units import four_digits
 from . import options
+from .frontier_plot import frontier_text
 from .output import console, interval_text, print_json, progress
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
     table = Table(box=None, pad_edge=False)
     kind = "from a measured table" if measured else "estimated"
     for title in (f"latency ms, {kind}", "input", "accuracy, estimated", "M params", "MMACs",
-                  "memory MiB", "sparsity"):  # fmt: skip
+                  "memory MiB", "sparsity", ""):  # fmt: skip
         table.add_column(title, justify="right", overflow="fold")
     for point in points:
         estimate = point.estimate
@@ -290,6 +291,7 @@ def _print_points(points: tuple[FrontierPoint, ...], *, measured: bool) -> None:
             interval_text(estimate.latency_ms), f"{point.plan.input_size} px",
             interval_text(estimate.accuracy, digits=2), f"{estimate.mparams:.3f}",
             f"{estimate.mmacs:.1f}", f"{estimate.memory_mib:.2f}", f"{point.plan.sparsity:.2f}",
+            "knee" if point.is_knee else "",
         )  # fmt: skip
     console().print(table)
 
@@ -301,6 +303,7 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
         "plan": point.plan.id,
         "input_size": point.plan.input_size,
         "value": point.value,
+        "is_knee": point.is_knee,
         "sparsity": point.plan.sparsity,
         "active": point.plan.counts,
         **table_from_noun(point.estimate),
@@ -308,7 +311,10 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 
 
 @click.command(short_help="Show what is reachable: the frontier of a task on a device.")
-@options.device_option
+@click.option(
+    "--device", "devices", required=True, multiple=True, metavar="NAME",
+    help="Device profile, e.g. jetson or host; repeat it to compare devices.",
+)  # fmt: skip
 @options.task_option
 @options.class_options
 @options.library_option
@@ -316,34 +322,56 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 @click.option(
     "--points", type=click.IntRange(2, 1000), default=12, show_default=True, help="Rows to show."
 )
+@click.option(
+    "--plot", "picture", type=options.PATH, metavar="FILE", help="Draw it as FILE, .png or .svg."
+)
 @options.json_option
 def plan(
-    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
-    library: str | None, input_size: int | None, points: int, as_json: bool,
+    devices: tuple[str, ...], task: str, classes: str | None, more_classes: tuple[str, ...],
+    library: str | None, input_size: int | None, points: int, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what is reachable: the frontier of latency and accuracy. Builds nothing.
 
     \b
     nnfactory plan --device jetson --task det
-    nnfactory plan --device host --task cls --classes goldfish,jellyfish --json
+    nnfactory plan --device host --device jetson --task cls --plot frontier.svg
     """
     from .. import api
 
     with progress() as report:
-        answer = api.plan(
-            task=task, device=device, library=library, input_size=input_size, points=points,
-            report=report, classes=options.class_names(classes, more_classes),
-        )  # fmt: skip
+        answers = [
+            api.plan(
+                task=task,
+                device=device,
+                library=library,
+                input_size=input_size,
+                points=points,
+                report=report,
+                classes=options.class_names(classes, more_classes),
+            )  # fmt: skip
+            for device in devices
+        ]
+    if picture is not None:
+        api.draw_frontiers(answers, picture)
     if as_json:
-        print_json(
-            {
-                "device": answer.device, "library": answer.library, "task": answer.task,
-                "is_measured": answer.is_measured, "steps": answer.steps,
-                "points": [_point_table(point) for point in answer.points],
-            }
-        )  # fmt: skip
+        tables = [_frontier_table(answer) for answer in answers]
+        print_json(tables[0] if len(tables) == 1 else {"frontiers": tables})
         return
-    _print_frontier(answer, request_words(device, task, classes, more_classes, library, input_size))
+    for device, answer in zip(devices, answers, strict=True):
+        _print_frontier(
+            answer, request_words(device, task, classes, more_classes, library, input_size)
+        )
+    console().print(frontier_text([(answer.device, answer.points) for answer in answers]))
+    if picture is not None:
+        console().print(f"\n{picture}")
+
+
+def _frontier_table(answer: Frontier) -> dict[str, object]:
+    return {
+        "device": answer.device, "library": answer.library, "task": answer.task,
+        "is_measured": answer.is_measured, "steps": answer.steps,
+        "points": [_point_table(point) for point in answer.points],
+    }  # fmt: skip
 
 
 def _print_frontier(answer: Frontier, words: list[str]) -> None:
@@ -354,4 +382,6 @@ def _print_frontier(answer: Frontier, words: list[str]) -> None:
         f"of all input sizes ({answer.steps} plans)"
     )
     _print_points(answer.points, measured=answer.is_measured)
-    out.print(f"\nnext: {point_command(words, answer.points[len(answer.points) // 2])}")
+    knees = [point for point in answer.points if point.is_knee]
+    chosen = knees[0] if knees else answer.points[len(answer.points) // 2]
+    out.print(f"\nnext: {point_command(words, chosen)}\n")

@@ -589,11 +589,13 @@ class FrontierPoint:
         plan: The plan.
         value: Its value for the task, as a share of the full network's, in [0, 1].
         estimate: Its cost and quality.
+        is_knee: Whether more latency begins to buy less accuracy here.
     """
 
     plan: Plan
     value: float
     estimate: Estimate
+    is_knee: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,6 +236,32 @@ def test_task_of_another_kind_than_the_library_is_refused(build_cls: Run, folder
     assert is_empty(folder)
 
 
+def test_frontiers_of_several_devices_are_shown_and_drawn_together(
+    run: Run, toy_library: ModuleLibrary, samples: list[float], folder: Path
+):
+    pytest.importorskip("matplotlib")
+    words = (
+        "plan", "--device", "jetson", "--device", "host", "--task", toy_library.kind, "--library",
+        toy_library.folder,
+    )  # fmt: skip
+    finished = run(*words, "--plot", "both.svg")
+    assert finished.exit_code == 0, finished.output
+    assert "on jetson-orin-nano" in finished.stdout
+    assert "on host" in finished.stdout
+    assert finished.stdout.count("next: nnfactory build --device") == 2
+    assert finished.stdout.rstrip().endswith("both.svg")
+    assert "<svg" in (folder / "both.svg").read_text()
+    answer = json.loads(run(*words, "--json").stdout)
+    first, second = answer["frontiers"]
+    assert (first["device"], second["device"]) == ("jetson-orin-nano", "host")
+    (alone,) = [json.loads(run(*words[:3], *words[5:], "--json").stdout)]
+    assert alone == first
+    finished = run(*words, "--plot", "both.jpg")
+    assert finished.exit_code == 2
+    assert ".png or .svg" in finished.stderr
+    assert not (folder / "both.jpg").exists()
+
+
 def test_errors_say_their_code_and_what_to_do_next(build_cls: Run):
     finished = build_cls("--device", "jetsno")
     first, *hints = finished.stderr.splitlines()

@@ -9,6 +9,7 @@ from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
 from .assemble import frontier, frontier_size, solve
 from .infeasible import infeasible
+from .knees import knees
 from .limits import loosened
 from .problem import Problem, problem_for
 
@@ -95,7 +96,7 @@ def frontier_any_size(
     Args:
         options: At least one.
         task: What the network must do.
-        points: Return about this many, evenly spaced in latency.
+        points: Return at most this many, evenly spaced in latency but for knees.
 
     Returns:
         The points, and how many plans the frontiers of the sizes hold, each by itself.
@@ -110,12 +111,14 @@ def frontier_any_size(
     for point in every:
         if not kept or _accuracy(point.estimate) > _accuracy(kept[-1].estimate):
             kept.append(point)
+    bends = knees([_latency(point) for point in kept], [_accuracy(p.estimate) for p in kept])
+    kept = [replace(point, is_knee=number in bends) for number, point in enumerate(kept)]
     steps = sum(frontier_size(option.library, task, option.table) for option in options)
     return _spread(kept, points), steps
 
 
 def _spread(rows: list[FrontierPoint], points: int) -> list[FrontierPoint]:
-    """About ``points`` of the rows, evenly spaced in latency, the first and the last included."""
+    """At most ``points`` of the rows, evenly spaced in latency: both ends, knees if they fit."""
     low, high = _latency(rows[0]), _latency(rows[-1])
     chosen, position = [], 0
     for number in range(points):
@@ -124,6 +127,10 @@ def _spread(rows: list[FrontierPoint], points: int) -> list[FrontierPoint]:
             position += 1
         chosen.append(position)
     chosen[-1] = len(rows) - 1
+    inner = range(1, len(chosen) - 1)
+    for position, row in enumerate(rows):
+        if row.is_knee and inner:  # in place of the nearest
+            chosen[min(inner, key=lambda i: abs(chosen[i] - position))] = position
     return [rows[position] for position in sorted(set(chosen))]
 
 
