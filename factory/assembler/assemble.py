@@ -16,6 +16,8 @@ from .problem import Problem, estimate, problem_for
 from .program import Row, Table, solve_program
 from .values import SCALE
 
+MOST_BLOCKS = 40  # of a dynamic program: its table grows with the square of the blocks
+
 
 def assemble(
     library: ModuleLibrary, task: Task, budget: Budget, table: LatencyTable
@@ -115,7 +117,8 @@ def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> _Choice | Non
     rows = [row for limit in limits for row in limit.rows]
     if goal == "latency":
         return _fastest(problem, limits, rows)
-    if len(rows) > 1 or any(limit.kind.is_value for limit in limits):
+    is_large = len(problem.values) > MOST_BLOCKS
+    if is_large or len(rows) > 1 or any(limit.kind.is_value for limit in limits):
         return _by_program(problem.values, problem, rows)
     costs = rows[0].table if rows else problem.latency_costs
     solved = knapsack.solve(costs, problem.values, problem.least)
@@ -128,7 +131,8 @@ def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> _Choice | Non
 
 def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> _Choice | None:
     """The plan of least latency within the limits."""
-    if len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
+    is_large = len(problem.values) > MOST_BLOCKS
+    if is_large or len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
         gains = {slot: tuple(-ns for ns in row) for slot, row in problem.latency_costs.items()}
         return _by_program(gains, problem, rows)
     least = rows[0] if rows else Row(table=problem.values, limit=0)

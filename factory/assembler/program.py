@@ -122,15 +122,15 @@ class _Choices:
     """Which count each 0-1 variable stands for: exactly one of each slot is 1."""
 
     slots: tuple[tuple[str, int], ...]
-    once: Array  # (slots, variables)
+    sizes: Array  # variables per slot
     allowed: Array  # (variables,)
 
     @classmethod
     def of(cls, table: Table, least: Mapping[str, int]) -> _Choices:
         slots = tuple((slot, count) for slot in table for count in range(len(table[slot])))
-        once = np.array([[float(slot == name) for slot, _ in slots] for name in table])
+        sizes = np.array([len(row) for row in table.values()])
         allowed = np.array([float(count >= least[slot]) for slot, count in slots])
-        return cls(slots=slots, once=once, allowed=allowed)
+        return cls(slots=slots, sizes=sizes, allowed=allowed)
 
     def line(self, table: Table) -> Array:
         """A table as the coefficients of the variables."""
@@ -162,14 +162,13 @@ def _milp(
         The counts and the dual bound; None if it is infeasible.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array, vstack
 
-    more = len(cost) - len(choices.slots)
-    pad = np.zeros((len(choices.once), more))
-    matrices, lower, upper = (
-        [np.hstack((choices.once, pad))],
-        [np.ones(len(pad))],
-        [np.ones(len(pad))],
-    )
+    blocks, more = len(choices.sizes), len(cost) - len(choices.slots)
+    ends, ones = np.append(0, np.cumsum(choices.sizes)), np.ones(len(choices.slots))
+    once = csr_array((ones, np.arange(len(ones)), ends), shape=(blocks, len(cost)))
+    matrices: list[object] = [once]
+    lower, upper = [np.ones(blocks)], [np.ones(blocks)]
     for row in rows:
         scale = max(1, abs(row.limit)) / SHARP
         matrices.append(np.append(choices.line(row.table) / scale, np.zeros(more))[None])
@@ -187,7 +186,9 @@ def _milp(
     answer = milp(
         cost,
         constraints=LinearConstraint(
-            np.vstack(matrices), np.concatenate(lower), np.concatenate(upper)
+            vstack([csr_array(matrix) for matrix in matrices], format="csr"),
+            np.concatenate(lower),
+            np.concatenate(upper),
         ),
         bounds=Bounds(
             np.zeros(len(cost)), np.concatenate((choices.allowed, np.full(more, np.inf)))
