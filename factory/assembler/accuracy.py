@@ -14,6 +14,8 @@ from ..graph.network import Array
 from ..schema import Interval
 
 LEVEL = 0.9
+LEAST_NETWORKS, LEAST_IN_GROUP = 20, 10
+GROUPS = (3, 12)  # few classes are up to the first, some up to the second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,18 +63,21 @@ class ClassPair:
 
 
 def features(share: Array, strength: Array, size: Array) -> Array:
-    """Regressors (N, 6) of the logit of the accuracy.
+    """Regressors (N, 7) of the logit of the accuracy.
 
     Args:
         share: Value shares (N,).
         strength: Logit of the full network's mean accuracy on the classes, (N,).
         size: Number of classes (N,).
     """
-    deficit = 1 - share
-    log_size = np.log(size)
+    deficit, log_size = 1 - share, np.log(size)
     return np.stack(
-        (np.ones_like(share), strength, log_size, deficit, deficit**2, deficit * log_size), 1
-    )
+        (
+            np.ones_like(share), strength, log_size, log_size**2, deficit, deficit**2,
+            deficit * log_size,
+        ),
+        1,
+    )  # fmt: skip
 
 
 def logit(p: Array | float) -> Array:
@@ -84,16 +89,19 @@ def logit(p: Array | float) -> Array:
 def fit_accuracy(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
     """Fit the estimate and its interval.
 
-    Ridge regression of the logit; the interval is the 90 % quantile of the absolute residuals of
-    ten-fold cross-validation (CV+ without the per-fold shift), by the finite-sample rule of split
-    conformal prediction.
+    Ridge regression of the logit. Few classes leave more to chance, so residuals are divided by a
+    spread that depends on their number; the interval is the 90 % quantile of those of ten-fold
+    cross-validation (CV+ without the per-fold shift), by the finite-sample rule of split conformal
+    prediction, for few, some and many classes each.
 
     Args:
-        pairs: Measured networks, at least 20.
+        pairs: Measured networks, at least 20, chosen as those are that will be estimated.
         seed: Of the folds.
 
     Source:
-        Barber et al., "Predictive inference with the jackknife+", arXiv:1905.02928, simplified.
+        Barber et al., "Predictive inference with the jackknife+", arXiv:1905.02928, simplified;
+        Lei et al., "Distribution-free predictive inference for regression", arXiv:1604.04173, for
+        the spread.
     """
     x = features(
         np.array([p.share for p in pairs]),
@@ -121,41 +129,66 @@ def fit_class_accuracy(pairs: Sequence[ClassPair], *, seed: int = 0) -> dict[str
 
 
 def _fitted(x: Array, y: Array, networks: Array, seed: int) -> dict[str, Any]:
-    """Coefficients and half width of ``y`` on ``x``; rows of one network stay together."""
+    """The fit of ``y`` on ``x``; rows of one network stay together."""
     names, which = np.unique(networks, return_inverse=True)
-    if len(names) < 20:
-        raise DataError(
-            f"An accuracy estimate needs at least 20 measured networks, got {len(names)}."
-        )
+    if len(names) < LEAST_NETWORKS:
+        text = f"An accuracy estimate needs at least {LEAST_NETWORKS} measured networks, got "
+        raise DataError(f"{text}{len(names)}.")
     fold = (np.random.default_rng(seed).permutation(len(names)) % 10)[which]
     residual = np.empty(len(y))
     for part in range(10):
         held = fold == part
-        residual[held] = y[held] - _predicted(_ridge(x[~held], y[~held]), x[held])
-    rank = min(len(y), math.ceil((len(y) + 1) * LEVEL))
+        residual[held] = np.abs(y[held] - _predicted(_ridge(x[~held], y[~held]), x[held]))
+    log_size = x[:, 2]
+    line = np.stack((np.ones_like(log_size), log_size), 1)
+    spread = _ridge(line, np.log(residual + 0.05))
+    scores, group = residual / np.exp(line @ spread), _group(np.exp(log_size))
+    quantiles = [_quantile(scores[group == g]) for g in range(len(GROUPS) + 1)]
+    known = [q for q in quantiles if q is not None]
     return {
         "coefficients": [float(c) for c in _ridge(x, y)],
-        "half_width_logit": float(np.sort(np.abs(residual))[rank - 1]),
+        "spread": [float(c) for c in spread],
+        "quantiles": [max(known) if q is None else q for q in quantiles],
         "level": LEVEL,
         "n": len(y),
     }
 
 
+def _group(size: Array) -> Array:
+    """0, 1 or 2 for few, some or many classes."""
+    return np.searchsorted(np.array(GROUPS) + 0.5, size)
+
+
+def _quantile(scores: Array) -> float | None:
+    """The smallest score that covers the level; None of too few."""
+    if len(scores) < LEAST_IN_GROUP:
+        return None
+    rank = min(len(scores), math.ceil((len(scores) + 1) * LEVEL))
+    return float(np.sort(scores)[rank - 1])
+
+
 def _predicted(coefficients: Array, x: Array) -> Array:
-    """Logit of the accuracy from regressors (N, 6); never more for less value.
+    """Logit of the accuracy from regressors (N, 7); never more for less value.
 
     Where the fitted parabola rises with the deficit, it is held at its greatest value so far.
     """
-    bend, log_size = float(coefficients[4]), x[:, 2]
-    slope = coefficients[3] + coefficients[5] * log_size  # at no deficit
-    deficit = x[:, 3]
+    bend, log_size = float(coefficients[5]), x[:, 2]
+    slope = coefficients[4] + coefficients[6] * log_size  # at no deficit
+    deficit = x[:, 4]
     if bend:
         vertex = (-slope / (2 * bend)).clip(0, 1)
         deficit = np.minimum(deficit, vertex) if bend > 0 else np.maximum(deficit, vertex)
     else:
         deficit = np.where(slope > 0, 0, deficit)
-    fixed = x[:, :3] @ coefficients[:3]
+    fixed = x[:, :4] @ coefficients[:4]
     return np.asarray(fixed + slope * deficit + bend * deficit**2)
+
+
+def half_width(fit: Mapping[str, Any], size: int) -> float:
+    """Half of the interval of an estimate for so many classes, in logits."""
+    constant, slope = fit["spread"]
+    quantile = fit["quantiles"][int(_group(np.array([size]))[0])]
+    return float(quantile * math.exp(constant + slope * math.log(size)))
 
 
 def _ridge(x: Array, y: Array, strength: float = 1e-3) -> Array:
@@ -184,7 +217,7 @@ def estimate_accuracies(
     """The same for several shares (N,) and strengths (N,): rows low, value, high, (3, N)."""
     x = features(shares, logit(strengths), np.full(len(shares), float(size)))
     center = _predicted(np.array(fit["coefficients"]), x)
-    half = float(fit["half_width_logit"])
+    half = half_width(fit, size)
     return np.asarray(1 / (1 + np.exp(-np.stack((center - half, center, center + half)))))
 
 

@@ -217,7 +217,7 @@ def _check_size(
             f"{folder}: the value curves must have shape ({classes}, {modules + blocks})."
         )
     accuracy = data.accuracy
-    if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 6:
+    if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 7:
         raise DataError(f"{folder}: accuracy.json does not fit the {classes} classes.")
     statistics = data.statistics
     assert statistics is not None

@@ -14,6 +14,7 @@ from nnfactory.factory.assembler.accuracy import (
     estimate_accuracy,
     fit_accuracy,
     fit_class_accuracy,
+    half_width,
     logit,
 )
 from nnfactory.factory.assembler.values import class_shares, slot_values, value_share
@@ -35,7 +36,34 @@ def test_the_interval_covers_about_nine_in_ten_fresh_networks(toy_parts, fit):
 
 
 def test_the_interval_is_not_wider_than_the_noise_asks_for(fit):
-    assert fit["half_width_logit"] == pytest.approx(1.645 * 0.25, rel=0.2)
+    for size in range(2, 21):
+        assert half_width(fit, size) == pytest.approx(1.645 * 0.25, rel=0.6)
+    assert half_width(fit, 8) == pytest.approx(1.645 * 0.25, rel=0.3)
+
+
+def test_the_interval_of_few_classes_is_wider_where_they_are_less_certain(toy_parts):
+    rng = np.random.default_rng(4)
+
+    def noisy(seed: int) -> list:
+        return [
+            dataclasses.replace(
+                pair,
+                accuracy=float(
+                    1 / (1 + np.exp(-logit(pair.accuracy) - rng.normal(0, 2 / len(pair.classes))))
+                ),
+            )
+            for pair in toy_parts.pairs(1500, seed, 20)
+        ]
+
+    fit = fit_accuracy(noisy(5))
+    assert half_width(fit, 2) > 2 * half_width(fit, 18)
+    for few in (True, False):
+        covered = []
+        for pair in noisy(6):
+            if (len(pair.classes) <= 3) == few:
+                found = estimate_accuracy(fit, pair.share, pair.strength, len(pair.classes))
+                covered.append(found.low <= pair.accuracy <= found.high)
+        assert 0.84 <= np.mean(covered) <= 0.97
 
 
 def test_the_estimate_finds_the_law_behind_the_pairs(toy_parts, fit):
@@ -139,7 +167,7 @@ def test_classes_of_one_network_are_held_out_together():
     ]
     whole = fit_class_accuracy(rows)
     apart = [dataclasses.replace(row, network=i) for i, row in enumerate(rows)]
-    assert whole["half_width_logit"] > fit_class_accuracy(apart)["half_width_logit"]
+    assert half_width(whole, 5) > half_width(fit_class_accuracy(apart), 5)
     with pytest.raises(DataError, match="at least 20 measured networks, got 19"):
         fit_class_accuracy([row for row in rows if row.network < 19])
 

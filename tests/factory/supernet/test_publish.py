@@ -39,7 +39,7 @@ def noise(kind: str, side: int, classes: int, n: int, seed: int) -> Images:
 def test_a_published_library_opens_links_and_is_proven(
     toy_parts, toy_table, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(measurements, "PAIRS", 40)
+    monkeypatch.setattr(measurements, "PAIRS", 56)
     monkeypatch.setattr(measurements, "STATISTICS_PLANS", 6)
     classes = toy_parts.classes[kind]
     parts = [noise(kind, toy_parts.side, len(classes), 24, seed) for seed in range(3)]
@@ -75,7 +75,7 @@ def test_a_published_library_opens_links_and_is_proven(
     assert (library.name, library.kind, library.classes) == (recipe.name, kind, classes)
     assert library.input_sizes == toy_parts.sides
     modules = sum(slot.groups + 1 for slot in library.blocks)
-    for size, pairs in zip(toy_parts.sides, (40, 20), strict=True):
+    for size, pairs in zip(toy_parts.sides, (56, 28), strict=True):
         view = library.at(size)
         assert view.statistics is not None
         assert view.statistics.counts.shape == (6, len(library.blocks))
@@ -85,8 +85,10 @@ def test_a_published_library_opens_links_and_is_proven(
             assert len(pair["per_class"]) == len(pair["classes"])
             if kind == "cls":  # the classes have as many images each
                 assert np.mean(pair["per_class"]) == pytest.approx(pair["accuracy"], abs=2e-3)
+        built = [pair for pair in view.accuracy["pairs"] if pair["origin"] == "optimized"]
+        assert len(built) == view.accuracy["fit"]["n"] == 3 * pairs // 4
         assert view.accuracy["class_fit"]["n"] == sum(
-            value is not None for pair in view.accuracy["pairs"] for value in pair["per_class"]
+            value is not None for pair in built for value in pair["per_class"]
         )
     assert set(library.card["normalization"]["validation"]) == set(NORMALIZATIONS)
     assert library.card["statistics"]["kind"] in ("training", "plain")
