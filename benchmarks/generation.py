@@ -66,7 +66,10 @@ def _generation_ms(
     rng = np.random.default_rng(0)
     smallest = options[0].table.predict({s.name: s.min_groups for s in library.slots}).value
     largest = options[0].table.predict({s.name: s.groups for s in library.slots}).value
-    samples: dict[str, list[float]] = {"plan": [], "link": [], "plan + link": []}
+    whole = assemble_any_size(options, library.task(), Budget())[1]
+    samples: dict[str, list[float]] = {
+        "plan": [], "link": [], "plan + link": [], "plan, six budgets": []
+    }  # fmt: skip
     for number in range(n + 3):
         size = int(rng.integers(2, len(library.classes) + 1))
         index = sorted(rng.choice(len(library.classes), size, replace=False))
@@ -77,9 +80,17 @@ def _generation_ms(
         middle = time.perf_counter()
         link(library, plan)
         end = time.perf_counter()
+        share = float(rng.uniform(0.4, 1))
+        many = Budget(
+            latency_ms=budget.latency_ms, mparams=share * whole.mparams, mmacs=share * whole.mmacs,
+            memory_mib=share * whole.memory_mib, file_mib=share * whole.file_mib, sparsity=0.1,
+        )  # fmt: skip
+        again = time.perf_counter()
+        assemble_any_size(options, task, many)
+        last = time.perf_counter()
         if number < 3:  # the first ones fill caches
             continue
-        times = (middle - start, end - middle, end - start)
+        times = (middle - start, end - middle, end - start, last - again)
         for phase, seconds in zip(samples, times, strict=True):
             samples[phase].append(seconds * 1e3)
     return samples

@@ -11,7 +11,7 @@ from ..units import NS_PER_MS
 from . import knapsack
 from .footprint import footprint
 from .infeasible import infeasible
-from .limits import Limit, limits_of
+from .limits import ACCURACY, Limit, limits_of
 from .problem import Problem, estimate, problem_for
 from .program import Row, Table, solve_program
 from .values import SCALE
@@ -62,8 +62,12 @@ def frontier(
         table: Latency of the modules.
         points: Return about this many, evenly spaced in latency; None returns all of them.
     """
-    problem = problem_for(library, task, table)
-    solved = knapsack.solve(problem.latency_costs, problem.values, problem.least)
+    return frontier_of(problem_for(library, task, table), points)
+
+
+def frontier_of(problem: Problem, points: int | None = None) -> list[FrontierPoint]:
+    """The same for a problem."""
+    solved = problem.fastest
     positions = list(range(len(solved.cost)))
     if points is not None:
         low, high = int(solved.cost[0]), int(solved.cost[-1])
@@ -74,7 +78,7 @@ def frontier(
         counts = solved.counts(position)
         rows.append(
             FrontierPoint(
-                plan=plan_from_counts(library, task, counts),
+                plan=plan_from_counts(problem.library, problem.task, counts),
                 value=problem.share(counts),
                 estimate=estimate(problem, counts, 50),
             )
@@ -84,8 +88,7 @@ def frontier(
 
 def frontier_size(library: ModuleLibrary, task: Task, table: LatencyTable) -> int:
     """Number of plans on the whole frontier."""
-    problem = problem_for(library, task, table)
-    return len(knapsack.solve(problem.latency_costs, problem.values, problem.least).cost)
+    return len(problem_for(library, task, table).fastest.cost)
 
 
 def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, int]) -> Plan:
@@ -120,8 +123,9 @@ def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> _Choice | Non
     is_large = len(problem.values) > MOST_BLOCKS
     if is_large or len(rows) > 1 or any(limit.kind.is_value for limit in limits):
         return _by_program(problem.values, problem, rows)
-    costs = rows[0].table if rows else problem.latency_costs
-    solved = knapsack.solve(costs, problem.values, problem.least)
+    solved = problem.fastest
+    if rows and rows[0].table is not problem.latency_costs:
+        solved = knapsack.solve(rows[0].table, problem.values, problem.least)
     position = solved.best(rows[0].limit if rows else None)
     if position is None:
         return None
@@ -135,10 +139,11 @@ def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> 
     if is_large or len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
         gains = {slot: tuple(-ns for ns in row) for slot, row in problem.latency_costs.items()}
         return _by_program(gains, problem, rows)
-    least = rows[0] if rows else Row(table=problem.values, limit=0)
-    values = {slot: tuple(-cost for cost in row) for slot, row in least.table.items()}
-    solved = knapsack.solve(problem.latency_costs, values, problem.least)
-    position = solved.first(-least.limit) if rows else 0
+    solved = problem.fastest
+    if rows and limits[0].kind is not ACCURACY:
+        values = {slot: tuple(-cost for cost in row) for slot, row in rows[0].table.items()}
+        solved = knapsack.solve(problem.latency_costs, values, problem.least)
+    position = solved.first(-rows[0].limit) if rows else 0
     if position is None:
         return None
     ns = -float(solved.cost[position])

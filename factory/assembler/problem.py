@@ -13,6 +13,7 @@ from ..graph.network import Array
 from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Estimate, Interval, LatencyTable, Task
 from ..units import MIB
+from . import knapsack
 from .accuracy import estimate_accuracies, estimate_accuracy
 from .footprint import Footprint, empty_counts, footprint
 from .values import SCALE, class_values, slot_values, value_share
@@ -38,10 +39,15 @@ class Problem:
     least: Mapping[str, int]
     size: Footprint
 
-    @property
+    @cached_property
     def latency_costs(self) -> dict[str, tuple[int, ...]]:
         """Per block slot the nanoseconds of 0, 1, .. modules."""
         return {slot: tuple(self.table.slots[slot]) for slot in self.values}
+
+    @cached_property
+    def fastest(self) -> knapsack.Table:
+        """The most valuable plan of every latency: one table answers every latency budget."""
+        return knapsack.solve(self.latency_costs, self.values, self.least)
 
     @property
     def fixed_ns(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
-from .assemble import frontier, frontier_size, solve
+from .assemble import frontier_of, solve
 from .infeasible import infeasible
 from .knees import knees
 from .limits import loosened
@@ -101,11 +101,8 @@ def frontier_any_size(
     Returns:
         The points, and how many plans the frontiers of the sizes hold, each by itself.
     """
-    every = [
-        point
-        for option in options
-        for point in frontier(option.library, task, option.table, max(points, PER_SIZE))
-    ]
+    problems = [problem_for(option.library, task, option.table) for option in options]
+    every = [p for problem in problems for p in frontier_of(problem, max(points, PER_SIZE))]
     every.sort(key=lambda point: (_latency(point), -_accuracy(point.estimate)))
     kept: list[FrontierPoint] = []
     for point in every:
@@ -113,7 +110,7 @@ def frontier_any_size(
             kept.append(point)
     bends = knees([_latency(point) for point in kept], [_accuracy(p.estimate) for p in kept])
     kept = [replace(point, is_knee=number in bends) for number, point in enumerate(kept)]
-    steps = sum(frontier_size(option.library, task, option.table) for option in options)
+    steps = sum(len(problem.fastest.cost) for problem in problems)
     return _spread(kept, points), steps
 
 
