@@ -33,7 +33,7 @@ PAIRS = 320  # at the largest input size, half as many at the others
 RANDOM_EVERY = 4  # pairs; the others are of optimized plans
 STATISTICS_PLANS = 96
 RECALIBRATION_BATCHES = 32
-STATISTICS_SEEDS = (5, 6, 7)  # of the trials that choose between two kinds of statistics
+CHOICE_SEEDS = (5, 6, 7)  # of the trials of a change
 TASK_SIZES = {
     "cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100, 200),
     "det": (1, 2, 3, 4, 6, 8, 12, 20, 31),
@@ -123,30 +123,52 @@ def recalibrated(network: Network, images: Images) -> Network:
     return with_moments(network, found)
 
 
-def with_best_statistics(
-    library: ModuleLibrary, data: DataSet, report: Report
-) -> tuple[ModuleLibrary, dict[str, float]]:
-    """Choose the statistics of the full network, which those of all plans are tied to.
+def is_surely_better(
+    candidate: ModuleLibrary, library: ModuleLibrary, data: DataSet, names: tuple[str, str],
+    report: Report,
+) -> tuple[bool, dict[str, float]]:  # fmt: skip
+    """Whether a change to a library helps by more than chance, on validation images.
 
-    Those of the training stay unless those of plain images are better on validation images by
-    more than the 95 % interval of the paired difference over the trials.
+    Args:
+        candidate: With the change.
+        library: Without it.
+        data: Images at the library's input size.
+        names: Of both, for the report and the figures.
+        report: Called with ("first or second", done, total).
 
     Returns:
-        The library, and the mean accuracy of both, the difference and half of its interval.
+        Whether the mean paired difference over tasks and budgets is above its 95 % interval, and
+        the mean accuracy of both, the difference and half of the interval.
     """
-    plain = replace(library, network=recalibrated(library.network, data.train))
-    trials = [trial for seed in STATISTICS_SEEDS for trial in _trials(library, seed)]
-    scores: dict[str, list[float]] = {"training": [], "plain": []}
+    trials = [trial for seed in CHOICE_SEEDS for trial in _trials(library, seed)]
+    scores: dict[str, list[float]] = {name: [] for name in names}
     for done, (task, share) in enumerate(trials):
-        plan = replace(optimized_plan(library, task, share), normalization="stored")
-        for name, candidate in (("training", library), ("plain", plain)):
-            scores[name].append(plan_accuracy(candidate, plan, data.validation, data.train).value)
-        report("training or plain statistics", done + 1, len(trials))
-    gaps = np.subtract(scores["plain"], scores["training"])
+        for name, one in zip(names, (candidate, library), strict=True):
+            plan = replace(optimized_plan(one, task, share), normalization="stored")
+            scores[name].append(plan_accuracy(one, plan, data.validation, data.train).value)
+        report(" or ".join(names), done + 1, len(trials))
+    gaps = np.subtract(scores[names[0]], scores[names[1]])
     half = 1.96 * float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
     figures = {name: round(float(np.mean(values)), 4) for name, values in scores.items()}
     figures |= {"difference": round(float(gaps.mean()), 4), "half_interval": round(half, 4)}
-    return (plain if gaps.mean() > half else library), figures
+    return bool(gaps.mean() > half), figures
+
+
+def with_best_statistics(
+    library: ModuleLibrary, data: DataSet, report: Report
+) -> tuple[ModuleLibrary, dict[str, Any]]:
+    """Choose the statistics of the full network, which those of all plans are tied to.
+
+    Those of the training stay unless those of plain images are surely better.
+
+    Returns:
+        The library; the kind that was chosen, and the figures.
+    """
+    plain = replace(library, network=recalibrated(library.network, data.train))
+    helps, figures = is_surely_better(plain, library, data, ("plain", "training"), report)
+    return (plain if helps else library), {
+        "kind": "plain" if helps else "training", "validation": figures
+    }  # fmt: skip
 
 
 def measure_statistics(library: ModuleLibrary, images: Images, report: Report) -> Statistics:
@@ -265,16 +287,6 @@ def with_best_normalization(
         means[mode] = round(float(np.mean(scores)), 4)
     free = max(IMAGE_FREE, key=lambda mode: means[mode])
     return replace(library, normalization=free), means
-
-
-def mean_accuracy(library: ModuleLibrary, data: DataSet, report: Report, name: str) -> float:
-    """Mean accuracy of optimized plans of random tasks on validation images."""
-    scores = []
-    for done, (task, share) in enumerate(trials := _trials(library, 4)):
-        plan = optimized_plan(library, task, share)
-        scores.append(plan_accuracy(library, plan, data.validation, data.train).value)
-        report(f"{name} networks", done + 1, len(trials))
-    return round(float(np.mean(scores)), 4)
 
 
 def best_normalization(means: Mapping[str, float]) -> str:

@@ -71,7 +71,7 @@ def publish(
     local = {size: _data_at(data, size) for size in shape.input_sizes}
     for size in shape.input_sizes:
         draft = _measured_at(draft.at(size), network, local[size], report).at(shape.input_size)
-    draft, kinds = measure.with_best_statistics(draft, data, report)
+    draft, statistics = measure.with_best_statistics(draft, data, report)
     draft, modes = measure.with_best_normalization(draft, data, report)
     draft, gains = _with_modulation(draft, network, data, recipe, report)
     for size in shape.input_sizes:
@@ -86,9 +86,7 @@ def publish(
             "mode": measure.best_normalization(modes), "without_images": draft.normalization,
             "validation": modes,
         },
-        "statistics": {
-            "kind": "training" if draft.network is graph else "plain", "validation": kinds
-        },
+        "statistics": statistics,
         "values": {"source": draft.card["values"]["source"], "validation": sources},
         "modulation": {"used": draft.modulation is not None, "validation": gains},
         "training": {
@@ -210,19 +208,15 @@ def _with_modulation(
     recipe: Recipe,
     report: Report,
 ) -> tuple[ModuleLibrary, dict[str, float]]:
-    """Learn the modulation and keep it if it helps on validation images."""
+    """Learn the modulation and keep it if it surely helps on validation images."""
     if not recipe.conditioning.steps:
         return library, {}
     vectors = learn_modulation(
         network, library, data.train, recipe.conditioning, seed=recipe.training.seed,
         report=lambda done, total: report("modulation", done, total),
     )  # fmt: skip
-    gains = {
-        name: measure.mean_accuracy(candidate, data, report, name)
-        for name, candidate in (
-            ("plain", library),
-            ("modulated", replace(library, modulation=vectors)),
-        )
-    }
-    helps = gains["modulated"] > gains["plain"]
-    return (replace(library, modulation=vectors) if helps else library), gains
+    modulated = replace(library, modulation=vectors)
+    helps, gains = measure.is_surely_better(
+        modulated, library, data, ("modulated", "unmodulated"), report
+    )
+    return (modulated if helps else library), gains

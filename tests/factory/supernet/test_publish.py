@@ -68,7 +68,7 @@ def test_a_published_library_opens_links_and_is_proven(
         for phase in ("curves", "statistics", "accuracy pairs")
         for size in toy_parts.sides
     }
-    chosen = {"values", "training or plain statistics", "normalization"}
+    chosen = {"values", "plain or training", "normalization"}
     assert {"importance", *chosen, *at_every_size} <= set(phases)
     assert all(done == total for phase, (done, total) in phases.items() if phase != "test split")
     library = open_library(folder)
@@ -155,6 +155,8 @@ def test_other_statistics_are_taken_where_they_are_surely_better(
     )
     chosen, figures = measurements.with_best_statistics(toy_library, data, lambda *words: None)
     assert (chosen.network is toy_library.network) == (kind == "training")
+    assert figures["kind"] == kind
+    figures = figures["validation"]
     assert asked["training"] == asked["plain"] == 48
     means = {name: np.mean(values) for name, values in accuracies.items()}
     assert figures["difference"] == pytest.approx(means["plain"] - means["training"], abs=1e-4)
