@@ -51,22 +51,13 @@ def solve(problem: Problem, budget: Budget) -> tuple[Plan, Estimate, Certificate
     return plan, estimate(problem, choice.counts, budget.percentile), certificate
 
 
-def frontier(
-    library: ModuleLibrary, task: Task, table: LatencyTable, points: int | None = None
-) -> list[FrontierPoint]:
+def frontier(problem: Problem, points: int | None = None) -> list[FrontierPoint]:
     """Plans that no other plan beats in latency and value, by rising latency.
 
     Args:
-        library: Where the modules come from.
-        task: What they are for.
-        table: Latency of the modules.
+        problem: Library, task and latency.
         points: Return about this many, evenly spaced in latency; None returns all of them.
     """
-    return frontier_of(problem_for(library, task, table), points)
-
-
-def frontier_of(problem: Problem, points: int | None = None) -> list[FrontierPoint]:
-    """The same for a problem."""
     solved = problem.fastest
     positions = list(range(len(solved.cost)))
     if points is not None:
@@ -84,11 +75,6 @@ def frontier_of(problem: Problem, points: int | None = None) -> list[FrontierPoi
             )
         )
     return rows
-
-
-def frontier_size(library: ModuleLibrary, task: Task, table: LatencyTable) -> int:
-    """Number of plans on the whole frontier."""
-    return len(problem_for(library, task, table).fastest.cost)
 
 
 def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, int]) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
-from .assemble import frontier_of, solve
+from .assemble import frontier, solve
 from .infeasible import infeasible
 from .knees import knees
 from .limits import loosened
@@ -102,7 +102,7 @@ def frontier_any_size(
         The points, and how many plans the frontiers of the sizes hold, each by itself.
     """
     problems = [problem_for(option.library, task, option.table) for option in options]
-    every = [p for problem in problems for p in frontier_of(problem, max(points, PER_SIZE))]
+    every = [p for problem in problems for p in frontier(problem, max(points, PER_SIZE))]
     every.sort(key=lambda point: (_latency(point), -_accuracy(point.estimate)))
     kept: list[FrontierPoint] = []
     for point in every:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from nnfactory.factory.assembler.assemble import (
     assemble,
     frontier,
-    frontier_size,
     plan_from_counts,
 )
 from nnfactory.factory.assembler.footprint import empty_counts, footprint, full_counts
@@ -316,8 +315,8 @@ def test_a_latency_table_of_another_library_is_refused(toys):
 @pytest.mark.parametrize("kind", ["cls", "det"])
 def test_the_frontier_rises_in_both_and_holds_no_dominated_point(toys, kind):
     library, table = toys[kind]
-    points = frontier(library, library.task(), table)
-    assert len(points) == frontier_size(library, library.task(), table)
+    points = frontier(problem_for(library, library.task(), table))
+    assert len(points) == len(problem_for(library, library.task(), table).fastest.cost)
     latencies = [point.estimate.latency_ms.value for point in points]
     values = [point.value for point in points]
     assert latencies == sorted(set(latencies))
@@ -343,15 +342,15 @@ def test_the_frontier_of_a_small_library_equals_that_of_all_plans(toys):
         if value > best:
             front.append(value)
             best = value
-    points = frontier(library, library.task(), table)
+    points = frontier(problem_for(library, library.task(), table))
     assert [value_of(library, point.plan) for point in points] == front
 
 
 @pytest.mark.parametrize("points", [1, 2, 5, 9])
 def test_some_points_of_the_frontier_span_it(toys, points):
     library, table = toys["det"]
-    every = frontier(library, library.task(), table)
-    some = frontier(library, library.task(), table, points)
+    every = frontier(problem_for(library, library.task(), table))
+    some = frontier(problem_for(library, library.task(), table), points)
     assert 1 <= len(some) <= points
     assert {point.plan.id for point in some} <= {point.plan.id for point in every}
     assert some[0].plan == every[0].plan

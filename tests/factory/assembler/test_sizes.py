@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from nnfactory.factory.assembler import sizes
 from nnfactory.factory.assembler.accuracy import estimate_accuracy
-from nnfactory.factory.assembler.assemble import assemble, frontier_size
+from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.assembler.footprint import empty_counts, footprint, full_counts
-from nnfactory.factory.assembler.problem import task_strength
+from nnfactory.factory.assembler.problem import problem_for, task_strength
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size, frontier_any_size
 from nnfactory.factory.assembler.values import slot_values, value_share
 from nnfactory.factory.errors import BudgetError, DataError
@@ -196,7 +196,8 @@ def test_the_whole_frontier_equals_that_of_all_plans_of_all_sizes(options):
     )
     assert {p.plan.input_size for p in points} == {16, 32}
     assert steps == len(every)
-    assert steps == sum(frontier_size(option.library, task, option.table) for option in mine)
+    problems = [problem_for(option.library, task, option.table) for option in mine]
+    assert steps == sum(len(problem.fastest.cost) for problem in problems)
 
 
 @pytest.mark.parametrize("kind", ["cls", "det"])
@@ -242,7 +243,7 @@ def test_many_plans_of_every_size_are_compared(options, monkeypatch: pytest.Monk
     mine = options["cls"]
     task = mine[0].library.task()
     asked = []
-    found = sizes.frontier_of
-    monkeypatch.setattr(sizes, "frontier_of", lambda *rest: asked.append(rest[-1]) or found(*rest))
+    found = sizes.frontier
+    monkeypatch.setattr(sizes, "frontier", lambda *rest: asked.append(rest[-1]) or found(*rest))
     frontier_any_size(mine, task, 2)
     assert asked == [sizes.PER_SIZE] * 2
