@@ -161,6 +161,8 @@ class Teaching:
         epochs: Passes over the training images to fine-tune it.
         lr: Peak learning rate of AdamW; the new head learns three times as fast.
         views: Fixed shifted and mirrored views of every image that it answers.
+        own: Share of the answers that the library gives which the training starts from, in [0, 1):
+            both teach as one.
     """
 
     folder: str
@@ -170,6 +172,11 @@ class Teaching:
     epochs: int
     lr: float
     views: int = 4
+    own: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.own < 1:
+            raise DataError("Teaching.own must be in [0, 1).")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +225,10 @@ class Recipe:
     init: str = ""
     teacher: Teaching | None = None
     conditioning: Conditioning = field(default_factory=Conditioning)
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.teacher.own and not self.init:
+            raise DataError("Teaching.own needs a library that the training starts from (init).")
 
 
 def padding_of(kernel: int, stride: int) -> int:

@@ -69,9 +69,14 @@ def teacher_answers(
     run_dir: Path,
     *,
     seed: int,
+    start: nn.Module | None = None,
     report: Report = lambda done, total: None,
 ) -> TeacherAnswers:
     """Fine-tune the teacher and let it answer; what ``run_dir`` holds already is read.
+
+    With ``teaching.own`` the answers are a weighted mean of its log probabilities and those of the
+    network that the training starts from (born-again networks, Furlanello et al.,
+    arXiv:1805.04770).
 
     Args:
         teaching: Which network, and how it is fine-tuned.
@@ -80,10 +85,11 @@ def teacher_answers(
         classes: Number of classes K.
         run_dir: Keeps ``teacher.npz``.
         seed: Of the views, the order and the augmentation.
+        start: The network that the training starts from; None where it has begun.
         report: Called with (done, total) batches.
 
     Raises:
-        DataError: The files are missing or no such network.
+        DataError: The files are missing or no such network, or the first answers are gone.
     """
     views = tuple(
         random_views(len(images), images.pixels.shape[1], np.random.default_rng([seed, 7, v]))
@@ -95,18 +101,28 @@ def teacher_answers(
         return TeacherAnswers(views, _kept(path, origin, (len(views), len(images), classes)))
     if len(images) < BATCH:
         raise DataError(f"A teacher needs at least {BATCH} training images, got {len(images)}.")
+    if teaching.own and start is None:
+        raise DataError(f"{path} is gone, and the weights that the training started from with it.")
     network = _fine_tuned(teaching, folder, images, classes, seed, report)
     logits = np.empty((teaching.views, len(images), classes), np.float16)
     for number, view in enumerate(views):
         for rows in _batches(len(images)):
             seen = moved(tensor_from_pixels(images.pixels[rows]), view[rows])
             with torch.no_grad():
-                logits[number, rows] = network(_enlarged(seen, teaching.size)).numpy()
+                found = network(_enlarged(seen, teaching.size))
+                if teaching.own and start is not None:
+                    found = _together(found, start(seen), teaching.own)
+                logits[number, rows] = found.numpy()
     run_dir.mkdir(parents=True, exist_ok=True)
     beside = run_dir / "teacher.partial.npz"
     np.savez(beside, logits=logits, origin=np.array(origin))
     beside.replace(path)
     return TeacherAnswers(views, logits)
+
+
+def _together(logits: Tensor, own: Tensor, share: float) -> Tensor:
+    """Mean of log probabilities (B, K), the second with ``share``."""
+    return (1 - share) * F.log_softmax(logits, 1) + share * F.log_softmax(own, 1)
 
 
 def _kept(path: Path, origin: str, shape: tuple[int, int, int]) -> NDArray[np.float16]:

@@ -88,14 +88,15 @@ def train(
         average = copy.deepcopy(network).requires_grad_(False)
         if group.is_first:
             progress = _start(recipe, run_dir, resume, network, average, optimizer)
-            answers = _answers(recipe, data, run_dir, teacher_dir, report)
+            start = None if resume else average
+            answers = _answers(recipe, data, run_dir, teacher_dir, start, report)
         group.wait()
         if not group.is_first:
             progress = Progress(step=0, seconds=0.0, recipe=table_from_recipe(recipe))
             if resume:
                 path = run_dir / "checkpoint.safetensors"
                 progress = load_checkpoint(path, average, network, optimizer)
-            answers = _answers(recipe, data, run_dir, teacher_dir, report)
+            answers = _answers(recipe, data, run_dir, teacher_dir, None, report)
         run = _Run(recipe=recipe, data=data, run_dir=run_dir, compute=compute, group=group)
         loop = _Loop(run, network, average, optimizer, answers, report)
         loop.run(progress)
@@ -108,6 +109,7 @@ def _answers(
     data: DataSet,
     run_dir: Path,
     teacher_dir: Path | None,
+    start: torch.nn.Module | None,
     report: Callable[[TrainingStatus], None],
 ) -> TeacherAnswers | None:
     """What the recipe's teacher says, if it has one."""
@@ -123,9 +125,10 @@ def _answers(
             )
         )
 
+    own = None if start is None else copy.deepcopy(start).cpu().eval()
     return teacher_answers(
         recipe.teacher, teacher_dir, data.train, recipe.architecture.classes, run_dir,
-        seed=recipe.training.seed, report=status,
+        seed=recipe.training.seed, start=own, report=status,
     )  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def _start(
 
 def _same_training(one: Recipe, other: Recipe) -> bool:
     """Whether two recipes go on alike; the start and what only publishing reads may differ."""
-    first, second = (replace(r, init="", conditioning=Conditioning()) for r in (one, other))
+    first, second = (replace(r, init="any", conditioning=Conditioning()) for r in (one, other))
     return first == second
 
 

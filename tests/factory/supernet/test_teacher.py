@@ -203,6 +203,40 @@ def test_answers_of_an_untouched_network_belong_to_their_views(
             np.testing.assert_allclose(logits, network(larger), rtol=2e-3, atol=2e-3)
 
 
+def test_the_starting_network_has_its_share_of_the_answers(
+    answers, images, tmp_path: Path, toy_parts
+):
+    start = toy_parts.supernet("cls")
+    alone = answers(tmp_path / "alone")
+    both = answers(tmp_path / "both", dataclasses.replace(TEACHING, own=0.25), start=start)
+    pixels = tensor_from_pixels(images.pixels)
+    for view, teacher_says, found in zip(both.views, alone.logits, both.logits, strict=True):
+        with torch.no_grad():
+            own = torch.log_softmax(start(moved(pixels, view)), 1)
+        other = torch.log_softmax(torch.from_numpy(teacher_says).float(), 1)
+        np.testing.assert_allclose(found, 0.75 * other + 0.25 * own, rtol=2e-3, atol=5e-3)
+
+
+def test_the_starting_network_cannot_answer_after_the_start(answers, tmp_path: Path, toy_parts):
+    teaching = dataclasses.replace(TEACHING, own=0.25)
+    first = answers(tmp_path / "run", teaching, start=toy_parts.supernet("cls"))
+    again = answers(tmp_path / "run", teaching)
+    np.testing.assert_array_equal(again.logits, first.logits)
+    (tmp_path / "run" / ANSWERS).unlink()
+    with pytest.raises(DataError, match="is gone, and the weights"):
+        answers(tmp_path / "run", teaching)
+
+
+def test_a_recipe_asks_for_a_start_where_the_starting_network_teaches(toy_parts):
+    recipe, teaching = toy_parts.recipe("cls"), dataclasses.replace(TEACHING, own=0.25)
+    dataclasses.replace(recipe, teacher=teaching, init="toy")
+    with pytest.raises(DataError, match="needs a library that the training starts from"):
+        dataclasses.replace(recipe, teacher=teaching)
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(DataError, match=r"own must be in \[0, 1\)"):
+            dataclasses.replace(TEACHING, own=wrong)
+
+
 def test_fine_tuning_is_reported_and_answers_are_read_again(answers, tmp_path: Path):
     steps: list[tuple[int, int]] = []
     first = answers(tmp_path / "run", report=lambda *row: steps.append(row))
