@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
 @options.json_option
 def build(
-    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
+    device: str, task: str, classes: options.Classes,
     latency: float | None, percentile: str, params: float | None, macs: float | None,
     memory: float | None, file_size: float | None, sparsity: float, min_accuracy: float | None,
     min_class_accuracy: float | None, library: str | None, input_size: int | None,
@@ -92,11 +92,11 @@ def build(
         memory_mib=memory, file_mib=file_size, sparsity=sparsity, min_accuracy=min_accuracy,
         min_class_accuracy=min_class_accuracy,
     )  # fmt: skip
-    words = request_words(device, task, classes, more_classes, library, input_size)
+    words = request_words(device, task, classes, library, input_size)
     with progress() as report:
         result = api.build(
             task=task, device=device, budget=budget, library=library, input_size=input_size,
-            classes=options.class_names(classes, more_classes), out_dir=out_dir,
+            classes=classes.names, out_dir=out_dir,
             overwrite=overwrite, command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
     measured = result.measurement
@@ -238,14 +238,10 @@ def _short(folder: str) -> str:
 
 
 def request_words(
-    device: str, task: str, classes: str | None, more_classes: tuple[str, ...],
-    library: str | None, input_size: int | None,
-) -> list[str]:  # fmt: skip
+    device: str, task: str, classes: options.Classes, library: str | None, input_size: int | None
+) -> list[str]:
     """The words of a command that asks for the same task on the same device."""
-    words = ["nnfactory", "build", "--device", device, "--task", task]
-    words += [] if classes is None else ["--classes", classes]
-    for name in more_classes:
-        words += ["--class", name]
+    words = ["nnfactory", "build", "--device", device, "--task", task, *classes.words]
     words += [] if library is None else ["--library", library]
     return words + ([] if input_size is None else ["--imgsz", str(input_size)])
 
@@ -327,7 +323,7 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 )
 @options.json_option
 def plan(
-    devices: tuple[str, ...], task: str, classes: str | None, more_classes: tuple[str, ...],
+    devices: tuple[str, ...], task: str, classes: options.Classes,
     library: str | None, input_size: int | None, points: int, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what is reachable: the frontier of latency and accuracy. Builds nothing.
@@ -347,7 +343,7 @@ def plan(
                 input_size=input_size,
                 points=points,
                 report=report,
-                classes=options.class_names(classes, more_classes),
+                classes=classes.names,
             )  # fmt: skip
             for device in devices
         ]
@@ -358,9 +354,7 @@ def plan(
         print_json(tables[0] if len(tables) == 1 else {"frontiers": tables})
         return
     for device, answer in zip(devices, answers, strict=True):
-        _print_frontier(
-            answer, request_words(device, task, classes, more_classes, library, input_size)
-        )
+        _print_frontier(answer, request_words(device, task, classes, library, input_size))
     console().print(frontier_text([(answer.device, answer.points) for answer in answers]))
     if picture is not None:
         console().print(f"\n{picture}")

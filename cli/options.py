@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -101,26 +103,69 @@ size_option = click.option(
 PATH = click.Path(path_type=Path)
 
 
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes of a request.
+
+    Attributes:
+        names: As they were written; none means all.
+        words: The options that ask for them.
+    """
+
+    names: tuple[str, ...]
+    words: tuple[str, ...]
+
+
 def class_options(command: Command) -> Command:
-    """``--classes a,b`` and the repeatable ``--class NAME``, for names that hold a comma."""
-    command = click.option(
-        "--class", "more_classes", multiple=True, metavar="NAME",
-        help="One class; repeat it. For names that hold a comma.",
-    )(command)  # fmt: skip
-    return click.option(
+    """``--classes a,b``, repeatable ``--class NAME``, ``--class-file FILE``: all as ``classes``."""
+
+    @click.option(
         "--classes", metavar="A,B,..",
         help="Classes by name, first WordNet synonym or WordNet id; all by default.",
-    )(command)  # fmt: skip
+    )  # fmt: skip
+    @click.option(
+        "--class", "more_classes", multiple=True, metavar="NAME",
+        help="One class; repeat it. For names that hold a comma.",
+    )  # fmt: skip
+    @click.option(
+        "--class-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="A file with a class per line; lines that start with # are skipped.",
+    )  # fmt: skip
+    @functools.wraps(command)
+    def with_classes(
+        *arguments: Any, classes: str | None, more_classes: tuple[str, ...],
+        class_file: Path | None, **others: Any,
+    ) -> Any:  # fmt: skip
+        return command(*arguments, classes=classes_of(classes, more_classes, class_file), **others)
+
+    return cast(Command, with_classes)
 
 
-def class_names(classes: str | None, more_classes: tuple[str, ...]) -> list[str]:
-    """The names of both options.
+def classes_of(listed: str | None, more: tuple[str, ...], file: Path | None) -> Classes:
+    """What all three options name together.
 
     Raises:
-        click.BadParameter: An empty name.
+        click.BadParameter: An empty name, or a file that names none.
     """
-    listed = [] if classes is None else [name.strip() for name in classes.split(",")]
-    names = listed + [name.strip() for name in more_classes]
+    words = [] if listed is None else ["--classes", listed]
+    names = [] if listed is None else [name.strip() for name in listed.split(",")]
+    for name in more:
+        words += ["--class", name]
+        names.append(name.strip())
     if any(not name for name in names):
         raise click.BadParameter("a class name is empty.", param_hint="--classes")
+    if file is not None:
+        words += ["--class-file", str(file)]
+        names += _names_in(file)
+    return Classes(tuple(names), tuple(words))
+
+
+def _names_in(file: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{file} is no text file.", param_hint="--class-file") from error
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names:
+        raise click.BadParameter(f"{file} names no class.", param_hint="--class-file")
     return names

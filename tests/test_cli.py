@@ -579,6 +579,31 @@ def test_sizes_in_any_unit_give_the_same_plan(build_cls: Run):
     assert len(plans) == 1
 
 
+def test_classes_are_read_from_a_file_as_well(build_cls: Run, folder: Path):
+    (folder / "frogs.txt").write_text(
+        "\ufeff# frogs and what eats them\n\nbullfrog, Rana catesbeiana\n  tailed frog \n", "utf-8"
+    )
+    finished = build_cls("--class-file", "frogs.txt", "--class", "goldfish", "-o", "a", "--json")
+    answer = json.loads(finished.stdout)
+    assert [name.split(",")[0] for name in answer["plan"]["task"]["classes"]] == [
+        "goldfish", "bullfrog", "tailed frog",
+    ]  # fmt: skip
+    assert "--class-file frogs.txt" in answer["frontier"][0]["command"]
+    text = json.loads((folder / "a" / "manifest.json").read_text())["provenance"]["command"]
+    assert "--class-file frogs.txt" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"# none\n", "names no class"), (b"\xff", "no text")]
+)
+def test_a_file_without_classes_is_refused(build_cls: Run, folder: Path, content: bytes, text: str):
+    (folder / "frogs.txt").write_bytes(content)
+    finished = build_cls("--class-file", "frogs.txt")
+    assert finished.exit_code == 2
+    assert text in finished.stderr
+    assert build_cls("--class-file", "gone.txt").exit_code == 2
+
+
 def test_class_names_with_a_comma_have_an_option_of_their_own(build_cls: Run):
     whole = ("--class", "goldfish, Carassius auratus", "--class", "tailed frog, bell toad")
     plans = {

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from nnfactory.cli import cli
-from nnfactory.cli.options import class_names
+from nnfactory.cli.options import classes_of
 from nnfactory.devices.profile import load_profile
 from nnfactory.factory.library.store import default_library, library_folders, open_library
 
@@ -115,7 +115,7 @@ def test_command_in_the_documentation_parses(words: list[str]):
     kinds = {library.kind for library in map(open_library, library_folders())}
     if asked.get("task") in kinds and not asked.get("library"):
         library = default_library(asked["task"])
-        assert library.task(tuple(class_names(asked["classes"], asked["more_classes"])))
+        assert library.task(classes_of(asked["classes"], asked["more_classes"], None).names)
 
 
 @pytest.mark.parametrize(("page", "target"), LINKS)
