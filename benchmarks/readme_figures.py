@@ -71,6 +71,8 @@ def _library_quality() -> str:
     for row in rows:
         what = _PARTS[row["part"]].format(share=row["what"])
         what += f", {row['what']}" if "{share}" not in _PARTS[row["part"]] else ""
+        if row["part"] == "cutting" and row["what"].startswith("10 classes"):
+            what = "10 classes, built at 0.25 of the latency"
         size = f" ({float(row['mmacs']):.0f} MMACs)" if row["mmacs"] else ""
         low, value, high = (float(row[name]) for name in ("low", "value", "high"))
         bar = f"{float(row['bar']):g}" if row["bar"] else ""
@@ -90,9 +92,10 @@ def _specialization() -> str:
     lines = [
         "Accuracy on test images of the task's classes at half and a quarter of the full network's "
         "measured latency (ONNX Runtime on the CPU, FP32, batch 1, one thread, p50; "
-        f"{rows[0]['machine']}; 95 % intervals over images). All networks of a line are equally "
-        f"fast, within {_spread(rows):.0%}; magnitude and random keep the largest input size; the "
-        "baselines' normalization is re-estimated on images, nnfactory's needs none:",
+        f"{rows[0]['machine']}; 95 % intervals over images). All networks of a line keep the same "
+        "limit. Uniform width chooses its input size by the library's estimate and may stay below "
+        "the limit; magnitude and random keep the largest size. The baselines' normalization is "
+        "re-estimated on images, nnfactory's needs none:",
         "",
         "| library, classes | ms | M params, MMACs | nnfactory | uniform width | magnitude "
         "| random |",
@@ -118,16 +121,6 @@ def _specialization() -> str:
         lines.append(f"{start} {' | '.join(others)} |")
     lines += ["", *(_ahead(rows, library) for library in sorted({r["library"] for r in rows}))]
     return "\n".join(lines) + "\n"
-
-
-def _spread(rows: list[dict[str, str]]) -> float:
-    """Largest ratio of two latencies that should be equal, minus 1."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows:
-        if row["method"] != "full, masked logits":
-            key = (row["library"], row["classes"], row["latency_share"])
-            groups.setdefault(key, []).append(float(row["latency_ms"]))
-    return max(max(values) / min(values) - 1 for values in groups.values())
 
 
 def _ahead(rows: list[dict[str, str]], library: str) -> str:

@@ -425,7 +425,7 @@ class Certificate:
         gap: ``|bound - objective| / max(|bound|, 1)``; 0 is optimal.
         goal: "value" (most) or "latency" (least).
         binding: Budgets that keep a better plan out.
-        more: What a little more of each budget buys, where it buys anything.
+        more: What a little more of each binding budget buys, where it buys anything.
     """
 
     method: str

@@ -34,21 +34,17 @@ def assemble(
         DataError: See :func:`problem_for` and :func:`limits_of`.
     """
     problem = problem_for(library, task, table)
-    answer = solve(problem, budget)
-    if answer is None:
-        raise infeasible([problem], budget)
-    return answer
-
-
-def solve(problem: Problem, budget: Budget) -> tuple[Plan, Estimate, Certificate] | None:
-    """The same for a problem; None if no plan keeps the budget."""
-    limits = limits_of(problem, budget)
-    choice = _best(problem, limits, budget.goal)
+    choice = solve(problem, budget)
     if choice is None:
-        return None
-    certificate = _certificate(problem, limits, budget.goal, choice)
-    plan = plan_from_counts(problem.library, problem.task, choice.counts)
-    return plan, estimate(problem, choice.counts, budget.percentile), certificate
+        raise infeasible([problem], budget)
+    plan = plan_from_counts(library, task, choice.counts)
+    found = estimate(problem, choice.counts, budget.percentile)
+    return plan, found, certify(problem, budget, choice)
+
+
+def solve(problem: Problem, budget: Budget) -> Choice | None:
+    """The best plan within a budget; None if there is none."""
+    return _best(problem, limits_of(problem, budget), budget.goal)
 
 
 def frontier(problem: Problem, points: int | None = None) -> list[FrontierPoint]:
@@ -92,8 +88,15 @@ def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, in
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """A plan, its value (or minus its nanoseconds) as an integer, and the greatest there is."""
+class Choice:
+    """A plan and its proof.
+
+    Attributes:
+        counts: Active modules per block.
+        objective: Its value, or minus its nanoseconds, by the goal.
+        bound: No plan has more.
+        method: "dynamic programming" or "integer program".
+    """
 
     counts: dict[str, int]
     objective: float
@@ -101,7 +104,7 @@ class _Choice:
     method: str
 
 
-def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> _Choice | None:
+def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> Choice | None:
     """The best plan within the limits; None if there is none."""
     rows = [row for limit in limits for row in limit.rows]
     if goal == "latency":
@@ -116,10 +119,10 @@ def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> _Choice | Non
     if position is None:
         return None
     value = float(solved.value[position])
-    return _Choice(solved.counts(position), value, value, "dynamic programming")
+    return Choice(solved.counts(position), value, value, "dynamic programming")
 
 
-def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> _Choice | None:
+def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> Choice | None:
     """The plan of least latency within the limits."""
     is_large = len(problem.values) > MOST_BLOCKS
     if is_large or len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
@@ -133,20 +136,19 @@ def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> 
     if position is None:
         return None
     ns = -float(solved.cost[position])
-    return _Choice(solved.counts(position), ns, ns, "dynamic programming")
+    return Choice(solved.counts(position), ns, ns, "dynamic programming")
 
 
-def _by_program(objective: Table, problem: Problem, rows: Sequence[Row]) -> _Choice | None:
+def _by_program(objective: Table, problem: Problem, rows: Sequence[Row]) -> Choice | None:
     found = solve_program(objective, problem.least, rows)
     if found is None:
         return None
-    return _Choice(found.counts, found.objective, found.bound, "integer program")
+    return Choice(found.counts, found.objective, found.bound, "integer program")
 
 
-def _certificate(
-    problem: Problem, limits: Sequence[Limit], goal: str, choice: _Choice
-) -> Certificate:
-    """The proof, and which limits keep a better plan out."""
+def certify(problem: Problem, budget: Budget, choice: Choice) -> Certificate:
+    """The proof of a choice, and which limits keep a better plan out."""
+    limits, goal = limits_of(problem, budget), budget.goal
     binding = []
     for limit in limits:
         without = _best(problem, [other for other in limits if other is not limit], goal)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,21 +187,44 @@ def _milp(
         matrices.append(above[0])
         lower.append(np.full(len(above[1]), -np.inf))
         upper.append(above[1])
-    answer = milp(
-        cost,
-        constraints=LinearConstraint(
-            vstack([csr_array(matrix) for matrix in matrices], format="csr"),
-            np.concatenate(lower),
-            np.concatenate(upper),
-        ),
-        bounds=Bounds(
-            np.zeros(len(cost)), np.concatenate((choices.allowed, np.full(more, np.inf)))
-        ),
-        integrality=np.append(np.ones(len(choices.slots)), np.zeros(more)),
-        options={"mip_rel_gap": 0.0},
-    )
+    with _silenced():
+        answer = milp(
+            cost,
+            constraints=LinearConstraint(
+                vstack([csr_array(matrix) for matrix in matrices], format="csr"),
+                np.concatenate(lower),
+                np.concatenate(upper),
+            ),
+            bounds=Bounds(
+                np.zeros(len(cost)), np.concatenate((choices.allowed, np.full(more, np.inf)))
+            ),
+            integrality=np.append(np.ones(len(choices.slots)), np.zeros(more)),
+            options={"mip_rel_gap": 0.0},
+        )
     if answer.status == 2:  # infeasible
         return None
     if answer.x is None:
         raise NNFactoryError(f"The integer program was not solved: {answer.message}")
     return choices.counts(answer.x), float(answer.mip_dual_bound)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Nothing on stdout from below Python: HiGHS writes notes there that no option turns off."""
+    try:
+        flush = ctypes.CDLL(None).fflush
+        kept = os.dup(1)
+    except (OSError, TypeError, AttributeError):  # no C library by that name, or no stdout
+        yield
+        return
+    sys.stdout.flush()
+    flush(None)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 
 from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
-from .assemble import frontier, solve
+from .assemble import Choice, certify, frontier, plan_from_counts, solve
 from .infeasible import infeasible
 from .knees import knees
 from .limits import loosened
-from .problem import Problem, problem_for
+from .problem import Problem, estimate, problem_for
 
 PER_SIZE = 100  # plans of every size that are compared with those of the others
 LEAST_GAIN = 5e-4  # of accuracy, or as a share of the latency
-Answer = tuple[Plan, Estimate, Certificate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +44,8 @@ def assemble_any_size(
         budget: Limits.
 
     Returns:
-        The plan, its estimate, and the certificate with what a little more of each budget buys.
+        The plan, its estimate, and the certificate with what a little more of each binding budget
+        buys.
 
     Raises:
         BudgetError: No plan of any size keeps the budget.
@@ -54,32 +54,43 @@ def assemble_any_size(
     best = _best(problems, budget)
     if best is None:
         raise infeasible(problems, budget)
-    plan, estimate, certificate = best
-    return plan, estimate, replace(certificate, more=_gains(problems, budget, estimate))
+    problem, choice, estimated = best
+    certificate = certify(problem, budget, choice)
+    more = _gains(problems, budget, estimated, certificate.binding)
+    plan = plan_from_counts(problem.library, task, choice.counts)
+    return plan, estimated, replace(certificate, more=more)
 
 
-def _best(problems: Sequence[Problem], budget: Budget) -> Answer | None:
+def _best(problems: Sequence[Problem], budget: Budget) -> tuple[Problem, Choice, Estimate] | None:
     """The best answer over all sizes; None if no size has one."""
-    answers = [answer for problem in problems if (answer := solve(problem, budget)) is not None]
-    return max(answers, key=lambda answer: _merit(answer[1], budget.goal), default=None)
+    found = []
+    for problem in problems:
+        choice = solve(problem, budget)
+        if choice is not None:
+            found.append((problem, choice, estimate(problem, choice.counts, budget.percentile)))
+    return max(found, key=lambda answer: _merit(answer[2], budget.goal), default=None)
 
 
-def _merit(estimate: Estimate, goal: str) -> float:
+def _merit(estimated: Estimate, goal: str) -> float:
     """What is to be large: estimated accuracy, or minus the latency in milliseconds."""
     if goal == "latency":
-        assert estimate.latency_ms is not None
-        return -estimate.latency_ms.value
-    return _accuracy(estimate)
+        assert estimated.latency_ms is not None
+        return -estimated.latency_ms.value
+    return _accuracy(estimated)
 
 
-def _gains(problems: Sequence[Problem], budget: Budget, now: Estimate) -> tuple[Gain, ...]:
-    """What loosening each budget alone buys, where it buys anything."""
+def _gains(
+    problems: Sequence[Problem], budget: Budget, now: Estimate, binding: Sequence[str]
+) -> tuple[Gain, ...]:
+    """What loosening each binding budget alone buys, where it buys anything."""
     found = []
+    of = "latency" if budget.goal == "latency" else "accuracy"
     for kind, step, looser in loosened(budget):
+        if kind.name not in binding:
+            continue
         answer = _best(problems, looser)
         assert answer is not None, "a looser budget has every plan of the tighter one"
-        gain = _merit(answer[1], budget.goal) - _merit(now, budget.goal)
-        of = "latency" if budget.goal == "latency" else "accuracy"
+        gain = _merit(answer[2], budget.goal) - _merit(now, budget.goal)
         if gain > LEAST_GAIN * (abs(_merit(now, of)) if of == "latency" else 1):
             found.append(Gain(budget=kind.name, step=step, unit=kind.unit, gain=gain, of=of))
     return tuple(found)

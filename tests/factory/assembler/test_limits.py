@@ -278,6 +278,8 @@ def test_gains_are_what_the_looser_budget_gives(toy_cls, toy_table, every, data)
         return
     gains = {gain.budget: gain for gain in certificate.more}
     for kind, step, looser in loosened(budget):
+        if kind.name not in certificate.binding:
+            continue
         more = assemble_any_size(options, every.task, looser)[1]
         rise = more.accuracy.value - estimate.accuracy.value
         if rise > 5e-4:

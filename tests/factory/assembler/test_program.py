@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import sys
 
 import pytest
+import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,3 +118,19 @@ def test_a_least_count_is_kept_even_where_it_is_worth_nothing():
 def test_a_limit_below_zero_is_infeasible():
     rows = [Row(table={"a": (0, 5)}, limit=-1)]
     assert solve_program({"a": (0, 1)}, {"a": 0}, rows) is None
+
+
+def test_what_the_solver_writes_to_stdout_is_not_seen(capfd, monkeypatch: pytest.MonkeyPatch):
+    """It would stand before the JSON of an answer."""
+    found = scipy.optimize.milp
+
+    def noisy(*arguments, **options):
+        ctypes.CDLL(None).printf(b"a note from below\n")
+        return found(*arguments, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", noisy)
+    sys.stdout.write("before\n")
+    assert solve_program({"a": (0, 1)}, {"a": 0}, []) is not None
+    sys.stdout.write("after\n")
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == "before\nafter\n"
