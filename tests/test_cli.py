@@ -513,6 +513,7 @@ def test_signal_of_ctrl_c_is_130(folder: Path):
     code = (
         "import os, signal, sys\n"
         "from nnfactory import api, cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in background it is ignored
         "api.devices = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "cli.main()"
     )
