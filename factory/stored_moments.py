@@ -27,7 +27,8 @@ class _NodeModel:
     ``upstream`` are the blocks that it depends on. ``coefficients`` (F, 2C) belong to
     :func:`_features` of their shares; ``residuals`` (S, 2C) are what the fit leaves at the sampled
     plans, ``shares`` (S, U) where those lie. Nothing outside what was seen, ``lowest`` to
-    ``highest``, is predicted. ``shift`` is what the full plan lacks from its own statistics.
+    ``highest``, is predicted. ``shift`` is what the full plan lacks from its own statistics, at the
+    largest input size: that is where it was trained.
     """
 
     upstream: tuple[int, ...]
@@ -54,9 +55,10 @@ def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[st
     """Mean and variance at every normalization of a plan, by node name.
 
     Per channel a ridge regression on the widths of the blocks before it, corrected by the
-    residuals of the nearest sampled plans; all of it moved so that the full plan gets the
-    statistics it was trained with, which average over far more images. How good that is on
-    validation images stands under ``[normalization.validation]`` in ``library.toml``.
+    residuals of the nearest sampled plans; all of it moved so that the full plan gets, at the
+    largest input size, the statistics it was trained with, which average over far more images;
+    smaller sizes move as far. How good that is on validation images stands in ``library.toml``
+    under ``[normalization.validation]``.
 
     Args:
         library: Holds the moments of sampled plans.
@@ -71,7 +73,26 @@ def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[st
 
 @lru_cache(maxsize=8)
 def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
-    """One model per normalization, fitted once per library."""
+    """One model per normalization, fitted once per library and input size."""
+    models, largest = _fitted(library), max(library.input_sizes)
+    if library.input_size != largest:
+        whole = _node_models(library.at(largest))
+        return {node: replace(model, shift=whole[node].shift) for node, model in models.items()}
+    weights = library.network.weights
+    return {
+        node.name: replace(
+            models[node.name],
+            shift=_shift(
+                models[node.name], (weights[node.input[3]], weights[node.input[4]]),
+                len(library.blocks),
+            ),
+        )
+        for node in norm_nodes(library.network)
+    }  # fmt: skip
+
+
+def _fitted(library: ModuleLibrary) -> dict[str, _NodeModel]:
+    """The models, not moved yet."""
     statistics = library.statistics
     if statistics is None:
         raise DataError(f"Library '{library.name}' holds no statistics.")
@@ -79,11 +100,6 @@ def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
     shares = statistics.counts / groups
     upstream = upstream_blocks(library.network, library.blocks)
     owner = {node: index for index, slot in enumerate(library.blocks) for node in slot.nodes}
-    weights = library.network.weights
-    trained = {
-        node.name: (weights[node.input[3]], weights[node.input[4]])
-        for node in norm_nodes(library.network)
-    }
     models = {}
     for node, blocks in upstream.items():
         # The inside of a skipped block ran with all its groups, which says nothing here.
@@ -96,11 +112,10 @@ def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
         penalty = RIDGE * len(x) * np.eye(x.shape[1])
         penalty[0, 0] = 0.0
         coefficients = np.linalg.solve(x.T @ x + penalty, x.T @ target)
-        model = _NodeModel(
+        models[node] = _NodeModel(
             blocks, coefficients, target - x @ coefficients, here, target.min(0), target.max(0),
             np.zeros(target.shape[1]),
         )  # fmt: skip
-        models[node] = replace(model, shift=_shift(model, trained[node], len(groups)))
     return models
 
 
