@@ -2,7 +2,7 @@
 
 from .artifacts import Check, bench, inspect, load, run, verify
 from .data import DataView, check_data, new_recipe
-from .frontier_picture import draw_frontiers
+from .frontier_picture import check_picture, draw_frontiers
 from .libraries import (
     LibraryView,
     device,
@@ -24,6 +24,7 @@ __all__ = [
     "bench",
     "build",
     "check_data",
+    "check_picture",
     "device",
     "devices",
     "draw_frontiers",

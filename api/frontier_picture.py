@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,21 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 _MARKERS = "osD^v<>"
 
 
+def check_picture(target: Path) -> None:
+    """Raise unless a picture can be drawn there; before anything that takes long.
+
+    Raises:
+        UsageError: Another ending than those of :data:`FORMATS`, or no such folder.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if target.suffix.lower() not in FORMATS:
+        raise UsageError(f"A picture is written as {' or '.join(FORMATS)}, not as {target.name!r}.")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target} cannot be written: there is no folder {target.parent}.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtraError.of("plot", purpose="A picture of the frontier")
+
+
 def draw_frontiers(frontiers: Sequence[Frontier], target: Path) -> None:
     """Draw what :func:`nnfactory.plan` gave, one line per device, knees ringed.
 
@@ -27,15 +43,12 @@ def draw_frontiers(frontiers: Sequence[Frontier], target: Path) -> None:
         target: The file to write, PNG or SVG by its ending.
 
     Raises:
-        UsageError: Another ending.
+        UsageError: See :func:`check_picture`.
         MissingExtraError: matplotlib is not installed.
     """
-    if target.suffix.lower() not in FORMATS:
-        raise UsageError(f"A picture is written as {' or '.join(FORMATS)}, not as {target.name!r}.")
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("plot", purpose="A picture of the frontier") from error
+    check_picture(target)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     for number, frontier in enumerate(frontiers):

@@ -334,6 +334,8 @@ def plan(
     """
     from .. import api
 
+    if picture is not None:
+        api.check_picture(picture)
     with progress() as report:
         answers = [
             api.plan(

@@ -92,7 +92,7 @@ def fit_accuracy(pairs: Sequence[Pair], *, seed: int = 0) -> dict[str, Any]:
     Ridge regression of the logit. Few classes leave more to chance, so residuals are divided by a
     spread that depends on their number; the interval is the 90 % quantile of those of ten-fold
     cross-validation (CV+ without the per-fold shift), by the finite-sample rule of split conformal
-    prediction, for few, some and many classes each.
+    prediction, for few, some and many classes each (of all networks, where a part has too few).
 
     Args:
         pairs: Measured networks, at least 20, chosen as those are that will be estimated.
@@ -143,12 +143,12 @@ def _fitted(x: Array, y: Array, networks: Array, seed: int) -> dict[str, Any]:
     line = np.stack((np.ones_like(log_size), log_size), 1)
     spread = _ridge(line, np.log(residual + 0.05))
     scores, group = residual / np.exp(line @ spread), _group(np.exp(log_size))
-    quantiles = [_quantile(scores[group == g]) for g in range(len(GROUPS) + 1)]
-    known = [q for q in quantiles if q is not None]
+    parts = [scores[group == g] for g in range(len(GROUPS) + 1)]
+    quantiles = [_quantile(part if len(part) >= LEAST_IN_GROUP else scores) for part in parts]
     return {
         "coefficients": [float(c) for c in _ridge(x, y)],
         "spread": [float(c) for c in spread],
-        "quantiles": [max(known) if q is None else q for q in quantiles],
+        "quantiles": quantiles,
         "level": LEVEL,
         "n": len(y),
     }
@@ -159,10 +159,8 @@ def _group(size: Array) -> Array:
     return np.searchsorted(np.array(GROUPS) + 0.5, size)
 
 
-def _quantile(scores: Array) -> float | None:
-    """The smallest score that covers the level; None of too few."""
-    if len(scores) < LEAST_IN_GROUP:
-        return None
+def _quantile(scores: Array) -> float:
+    """The smallest score that covers the level."""
     rank = min(len(scores), math.ceil((len(scores) + 1) * LEVEL))
     return float(np.sort(scores)[rank - 1])
 
@@ -221,29 +219,32 @@ def estimate_accuracies(
     return np.asarray(1 / (1 + np.exp(-np.stack((center - half, center, center + half)))))
 
 
-def least_share(
-    fit: Mapping[str, Any], accuracy: float, strength: float, size: int, *, steps: int
-) -> int | None:
-    """The least share of the value, in ``1 / steps``, of which the accuracy is estimated.
+def least_shares(
+    fit: Mapping[str, Any], accuracy: float, strengths: Array, size: int, steps: Array
+) -> Array:
+    """The least share of the value, in steps, of which the accuracy is estimated.
 
     Args:
         fit: What :func:`fit_accuracy` or :func:`fit_class_accuracy` gave.
         accuracy: The least estimate, in (0, 1).
-        strength: As in :func:`estimate_accuracy`.
+        strengths: As in :func:`estimate_accuracies`, (N,).
         size: Number of classes.
-        steps: Steps of the share from 0 to 1.
+        steps: Steps of the share from 0 to 1, integers (N,).
 
     Returns:
-        From 0 to ``steps``; None where the full value is not enough.
+        Integers (N,) from 0 to ``steps``; ``steps + 1`` where the full value is not enough.
     """
 
-    def is_enough(step: int) -> bool:
-        return estimate_accuracy(fit, step / steps, strength, size).value >= accuracy
+    def is_enough(step: Array) -> Array:
+        found = estimate_accuracies(fit, step / steps, strengths, size)[1]
+        return np.asarray(found >= accuracy)
 
-    if not is_enough(steps):
-        return None
-    low, high = -1, steps  # is_enough(high) holds, is_enough(low) does not
-    while high - low > 1:
+    low, high = np.full(len(steps), -1), np.asarray(steps, np.int64) + 1
+    high = np.where(is_enough(steps), steps, high)
+    low = np.where(high > steps, steps, low)  # is_enough(high) holds or none does, of low it fails
+    while (high - low > 1).any():
         middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
+        enough = is_enough(middle.clip(0))
+        open_ = high - low > 1
+        low, high = np.where(open_ & ~enough, middle, low), np.where(open_ & enough, middle, high)
     return high

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ..errors import DataError
 from ..library.library import CLASSES
 from ..schema import Budget
 from ..units import MIB, NS_PER_MS
-from .accuracy import least_share
+from .accuracy import least_shares
 from .problem import Problem
 from .program import Ratio, Row, Table
 
@@ -197,11 +199,11 @@ def _sparsity(problem: Problem, asked: float) -> Limit:
 
 
 def _accuracy(problem: Problem, asked: float) -> Limit:
-    fit, whole = problem.library.accuracy["fit"], problem.whole_value
-    classes = len(problem.task.classes)
-    need = least_share(fit, asked, problem.strength, classes, steps=whole)
+    fit, whole = problem.library.accuracy["fit"], np.array([problem.whole_value])
+    strength = np.array([problem.strength])
+    (need,) = least_shares(fit, asked, strength, len(problem.task.classes), whole)
     return Limit(
-        kind=ACCURACY, asked=asked, rows=(_at_least(problem.values, need, whole),),
+        kind=ACCURACY, asked=asked, rows=(_at_least(problem.values, int(need)),),
         reached=lambda counts: problem.accuracy(counts).value,
     )  # fmt: skip
 
@@ -214,15 +216,15 @@ def _class_accuracy(problem: Problem, asked: float) -> Limit:
             f"Library '{problem.library.name}' has no estimate for single classes.",
             hints=["publish it again, or ask for --min-accuracy"],
         )
-    rows = []
-    for number, strength in enumerate(problem.class_strengths):
-        table = {
-            slot: tuple(int(value) for value in values[number])
-            for slot, values in problem.class_tables.items()
-        }
-        whole = sum(row[-1] for row in table.values())
-        need = least_share(fit, asked, float(strength), len(problem.task.classes), steps=whole)
-        rows.append(_at_least(table, need, whole))
+    tables, strengths = problem.class_tables, problem.class_strengths
+    whole = np.sum([table[:, -1] for table in tables.values()], 0)
+    needs = least_shares(fit, asked, strengths, len(strengths), whole)
+    rows = [
+        _at_least(
+            {slot: tuple(table[number].tolist()) for slot, table in tables.items()}, int(need)
+        )
+        for number, need in enumerate(needs)
+    ]
 
     def reached(counts: Counts) -> float:
         found = problem.least_class(counts)
@@ -232,7 +234,7 @@ def _class_accuracy(problem: Problem, asked: float) -> Limit:
     return Limit(kind=CLASS_ACCURACY, asked=asked, rows=tuple(rows), reached=reached)
 
 
-def _at_least(table: Table, need: int | None, whole: int) -> Row:
-    """The row of plans that are worth ``need``; of no plan, where that is None."""
+def _at_least(table: Table, need: int) -> Row:
+    """The row of plans that are worth ``need``."""
     negative = {slot: tuple(-value for value in row) for slot, row in table.items()}
-    return Row(table=negative, limit=-(2 * whole if need is None else need))
+    return Row(table=negative, limit=-need)

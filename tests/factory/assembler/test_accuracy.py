@@ -15,6 +15,7 @@ from nnfactory.factory.assembler.accuracy import (
     fit_accuracy,
     fit_class_accuracy,
     half_width,
+    least_shares,
     logit,
 )
 from nnfactory.factory.assembler.values import class_shares, slot_values, value_share
@@ -182,3 +183,28 @@ def test_the_share_of_a_task_is_the_mean_over_its_classes(toy_library):
     full = {s.name: s.groups for s in toy_library.blocks}
     np.testing.assert_allclose(class_shares(toy_library, [2, 0], full), 1, atol=1e-9)
     np.testing.assert_allclose(class_shares(toy_library, [2, 0], counts), shares[[2, 0]])
+
+
+def test_few_networks_of_every_number_of_classes_share_one_quantile(toy_parts):
+    pairs = toy_parts.pairs(400, 8, 20)
+    few = [p for p in pairs if len(p.classes) <= 3][:7]
+    some = [p for p in pairs if 3 < len(p.classes) <= 12][:7]
+    many = [p for p in pairs if len(p.classes) > 12][:7]
+    fit = fit_accuracy([*few, *some, *many])
+    assert len(set(fit["quantiles"])) == 1
+    assert np.isfinite(half_width(fit, 2))
+
+
+@given(accuracy=st.floats(0.05, 0.95), size=st.integers(2, 20))
+def test_the_least_share_is_the_first_of_which_the_accuracy_is_estimated(fit, accuracy, size):
+    strengths, steps = np.array([0.3, 0.5, 0.8]), np.array([1000, 37, 10**9])
+    for strength, step, found in zip(
+        strengths, steps, least_shares(fit, accuracy, strengths, size, steps), strict=True
+    ):
+
+        def estimated(number: int, strength=strength, step=step) -> float:
+            return estimate_accuracy(fit, number / step, strength, size).value
+
+        assert 0 <= found <= step + 1
+        assert found > step or estimated(found) >= accuracy
+        assert found == 0 or estimated(found - 1) < accuracy
