@@ -27,8 +27,8 @@ class _NodeModel:
     ``upstream`` are the blocks that it depends on. ``coefficients`` (F, 2C) belong to
     :func:`_features` of their shares; ``residuals`` (S, 2C) are what the fit leaves at the sampled
     plans, ``shares`` (S, U) where those lie. Nothing outside what was seen, ``lowest`` to
-    ``highest``, is predicted. ``shift`` is what the full plan lacks from its own statistics, at the
-    largest input size: that is where it was trained.
+    ``highest``, is predicted. ``shift`` is what the full plan lacks from its own statistics at the
+    largest input size, which are those of the training; zero at the smaller ones.
     """
 
     upstream: tuple[int, ...]
@@ -56,9 +56,9 @@ def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[st
 
     Per channel a ridge regression on the widths of the blocks before it, corrected by the
     residuals of the nearest sampled plans; all of it moved so that the full plan gets, at the
-    largest input size, the statistics it was trained with, which average over far more images;
-    smaller sizes move as far. How good that is on validation images stands in ``library.toml``
-    under ``[normalization.validation]``.
+    largest input size, the statistics it was trained with, which average over far more images
+    (smaller sizes have none to move to). How good that is on validation images stands in
+    ``library.toml`` under ``[normalization.validation]``.
 
     Args:
         library: Holds the moments of sampled plans.
@@ -74,10 +74,9 @@ def stored_moments(library: ModuleLibrary, counts: Mapping[str, int]) -> dict[st
 @lru_cache(maxsize=8)
 def _node_models(library: ModuleLibrary) -> dict[str, _NodeModel]:
     """One model per normalization, fitted once per library and input size."""
-    models, largest = _fitted(library), max(library.input_sizes)
-    if library.input_size != largest:
-        whole = _node_models(library.at(largest))
-        return {node: replace(model, shift=whole[node].shift) for node, model in models.items()}
+    models = _fitted(library)
+    if library.input_size != max(library.input_sizes):
+        return models
     weights = library.network.weights
     return {
         node.name: replace(

@@ -8,7 +8,7 @@ import pytest
 from nnfactory.factory.errors import DataError
 from nnfactory.factory.graph.normalization import norm_nodes
 from nnfactory.factory.library.library import Statistics
-from nnfactory.factory.stored_moments import _node_models, stored_moments, upstream_blocks
+from nnfactory.factory.stored_moments import stored_moments, upstream_blocks
 
 
 def random_counts(library, rng):
@@ -49,16 +49,19 @@ def test_full_plan_gets_the_statistics_it_was_trained_with(toy_library):
         np.testing.assert_allclose(variance, weights[node.input[4]], rtol=1e-4)
 
 
-def test_a_smaller_size_is_moved_as_far_as_the_largest_and_keeps_its_own_statistics(toy_library):
+def test_a_smaller_size_keeps_its_own_statistics(toy_library):
     """Its full plan sees other activations than that of the largest size, which was trained."""
-    full = {slot.name: slot.groups for slot in toy_library.blocks}
-    large, small = (_node_models(toy_library.at(size)) for size in (32, 16))
-    found = stored_moments(toy_library.at(16), full)
-    trained = stored_moments(toy_library, full)
+    small, full = toy_library.at(16), {slot.name: slot.groups for slot in toy_library.blocks}
+    assert tuple(full.values()) == tuple(small.statistics.counts[0])  # the first sampled plan
+    found, trained = stored_moments(small, full), stored_moments(toy_library, full)
+    nearer = 0
     for node in norm_nodes(toy_library.network):
-        np.testing.assert_array_equal(small[node.name].shift, large[node.name].shift)
-    last = norm_nodes(toy_library.network)[-1].name  # the first ones see noise of any size alike
-    assert not np.allclose(found[last][0], trained[last][0], atol=1e-3)
+        own = small.statistics.mean[node.name][0]
+        distances = (
+            np.abs(found[node.name][0] - other).mean() for other in (own, trained[node.name][0])
+        )
+        nearer += np.less(*distances)
+    assert nearer > len(found) / 2
 
 
 def test_variances_are_positive_for_any_plan(toy_library, rng):
