@@ -10,9 +10,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-WAIT = timedelta(days=7)  # the others wait while the first fine-tunes a teacher
+WAIT = timedelta(days=7)  # the others wait while the first validates
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}  # a teacher runs on the CPU everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Group:
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean.view_as(parameter)
 
+    def add_up_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -64,7 +70,7 @@ def process_group(compute: str) -> Iterator[Group]:
         return
     if compute == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if compute == "cuda" else "gloo", timeout=WAIT)
+    dist.init_process_group(BACKENDS[compute], timeout=WAIT)
     try:
         yield Group(dist.get_rank(), size)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..datasets import Images
 from ..errors import DataError
 from .augment import Views, augment_cls, moved, random_views, tensor_from_pixels
+from .distributed import Group
 from .recipe import Teaching
 
 BATCH = 128
@@ -70,6 +71,7 @@ def teacher_answers(
     *,
     seed: int,
     start: nn.Module | None = None,
+    group: Group | None = None,
     report: Report = lambda done, total: None,
 ) -> TeacherAnswers:
     """Fine-tune the teacher and let it answer; what ``run_dir`` holds already is read.
@@ -86,6 +88,7 @@ def teacher_answers(
         run_dir: Keeps ``teacher.npz``.
         seed: Of the views, the order and the augmentation.
         start: The network that the training starts from; None where it has begun.
+        group: The processes that share the work; the first writes the file.
         report: Called with (done, total) batches.
 
     Raises:
@@ -103,21 +106,33 @@ def teacher_answers(
         raise DataError(f"A teacher needs at least {BATCH} training images, got {len(images)}.")
     if teaching.own and start is None:
         raise DataError(f"{path} is gone, and the weights that the training started from with it.")
-    network = _fine_tuned(teaching, folder, images, classes, seed, report)
+    group = group or Group()
+    network = _fine_tuned(teaching, folder, images, classes, seed, group, report)
     logits = np.empty((teaching.views, len(images), classes), np.float16)
     for number, view in enumerate(views):
-        for rows in _batches(len(images)):
+        found = torch.zeros(len(images), classes)
+        for rows in _batches(len(images))[group.rank :: group.size]:
             seen = moved(tensor_from_pixels(images.pixels[rows]), view[rows])
             with torch.no_grad():
-                found = network(_enlarged(seen, teaching.size))
+                said = _answered(network, _enlarged(seen, teaching.size))
                 if teaching.own and start is not None:
-                    found = _together(found, start(seen), teaching.own)
-                logits[number, rows] = found.numpy()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    beside = run_dir / "teacher.partial.npz"
-    np.savez(beside, logits=logits, origin=np.array(origin))
-    beside.replace(path)
+                    said = _together(said, start(seen), teaching.own)
+                found[rows] = said
+        group.add_up_(found)
+        logits[number] = found.numpy()
+    if group.is_first:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        beside = run_dir / "teacher.partial.npz"
+        np.savez(beside, logits=logits, origin=np.array(origin))
+        beside.replace(path)
+    group.wait()
     return TeacherAnswers(views, logits)
+
+
+def _answered(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits (B, K), computed in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return cast(Tensor, network(images)).float()
 
 
 def _together(logits: Tensor, own: Tensor, share: float) -> Tensor:
@@ -137,9 +152,8 @@ def _kept(path: Path, origin: str, shape: tuple[int, int, int]) -> NDArray[np.fl
     return cast(NDArray[np.float16], logits)
 
 
-def _batches(count: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, BATCH):
-        yield np.arange(start, min(start + BATCH, count))
+def _batches(count: int) -> list[NDArray[np.int64]]:
+    return [np.arange(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
 
 
 def _enlarged(images: Tensor, size: int) -> Tensor:
@@ -148,8 +162,9 @@ def _enlarged(images: Tensor, size: int) -> Tensor:
 
 
 def _fine_tuned(
-    teaching: Teaching, folder: Path, images: Images, classes: int, seed: int, report: Report
-) -> QuantizedNetwork:
+    teaching: Teaching, folder: Path, images: Images, classes: int, seed: int, group: Group,
+    report: Report,
+) -> QuantizedNetwork:  # fmt: skip
     """The network with a new head after ``epochs`` of AdamW with a cosine schedule."""
     rng = np.random.default_rng([seed, 8])
     torch.manual_seed(seed)
@@ -169,17 +184,19 @@ def _fine_tuned(
     for step in range(steps):
         epoch, position = divmod(step, per_epoch)
         order = np.random.default_rng([seed, 9, epoch]).permutation(len(images))
-        index = order[position * BATCH : (position + 1) * BATCH]
+        index = order[position * BATCH : (position + 1) * BATCH][group.rank :: group.size]
         rate = min(1.0, (step + 1) / 300) * (
             0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps))
         )
-        for group in optimizer.param_groups:
-            group["lr"] = teaching.lr * rate * group["factor"]
-        logits = network(batch(index, np.random.default_rng([seed, 10, step])))
+        for part in optimizer.param_groups:
+            part["lr"] = teaching.lr * rate * part["factor"]
+        seen = batch(index, np.random.default_rng([seed, 10, step, group.rank]))
+        logits = _answered(network, seen)
         targets = torch.from_numpy(images.labels[index])
         loss = F.cross_entropy(logits, targets, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        group.average_gradients(network)
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         report(step + 1, steps)

@@ -88,15 +88,14 @@ def train(
         average = copy.deepcopy(network).requires_grad_(False)
         if group.is_first:
             progress = _start(recipe, run_dir, resume, network, average, optimizer)
-            start = None if resume else average
-            answers = _answers(recipe, data, run_dir, teacher_dir, start, report)
         group.wait()
         if not group.is_first:
             progress = Progress(step=0, seconds=0.0, recipe=table_from_recipe(recipe))
             if resume:
                 path = run_dir / "checkpoint.safetensors"
                 progress = load_checkpoint(path, average, network, optimizer)
-            answers = _answers(recipe, data, run_dir, teacher_dir, None, report)
+        start = None if resume else average
+        answers = _answers(recipe, data, run_dir, teacher_dir, start, group, report)
         run = _Run(recipe=recipe, data=data, run_dir=run_dir, compute=compute, group=group)
         loop = _Loop(run, network, average, optimizer, answers, report)
         loop.run(progress)
@@ -110,6 +109,7 @@ def _answers(
     run_dir: Path,
     teacher_dir: Path | None,
     start: torch.nn.Module | None,
+    group: Group,
     report: Callable[[TrainingStatus], None],
 ) -> TeacherAnswers | None:
     """What the recipe's teacher says, if it has one."""
@@ -128,7 +128,7 @@ def _answers(
     own = None if start is None else copy.deepcopy(start).cpu().eval()
     return teacher_answers(
         recipe.teacher, teacher_dir, data.train, recipe.architecture.classes, run_dir,
-        seed=recipe.training.seed, start=own, report=status,
+        seed=recipe.training.seed, start=own, group=group, report=status,
     )  # fmt: skip
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,32 +40,18 @@ save_file(
 """
 
 
-def launch(folder: Path, *words: str) -> None:
-    """Run the program in two processes, as torchrun would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), *words],
-            env={**os.environ, **common, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-
-
-def test_two_processes_end_with_the_same_weights_and_one_checkpoint(toy_parts, tmp_path: Path):
+def test_two_processes_end_with_the_same_weights_and_one_checkpoint(
+    toy_parts, launch, tmp_path: Path
+):
     recipe = toy_parts.recipe("cls")
     (tmp_path / "recipe.json").write_text(json.dumps(table_from_recipe(recipe)))
-    launch(tmp_path)
+    launch(PROGRAM, tmp_path)
     first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
     assert first.keys() == second.keys()
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name], err_msg=name)
     files = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert files == ["checkpoint.safetensors", "log.jsonl", "recipe.json"]
-    launch(tmp_path, "resume")  # nothing is left to do, and both know
+    launch(PROGRAM, tmp_path, "resume")  # nothing is left to do, and both know
     again = load_file(tmp_path / "rank1.safetensors")
     assert all((again[name] == value).all() for name, value in first.items())
