@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from .factory.schema import (
+        Accuracy,
         Artifact,
         Budget,
         BuildResult,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accuracy",
     "Artifact",
     "Budget",
     "BudgetError",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..factory.errors import UsageError
-from .pipeline import Report, silent
+from .request import Report, silent
 
 if TYPE_CHECKING:
     from ..factory.datasets import Inventory, Problem

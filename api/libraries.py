@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..factory.errors import DataError, MissingExtraError, NNFactoryError
 from ..factory.schema import DeviceProfile, Estimate, TrainingStatus
-from .pipeline import Report, latency_table, silent
+from .request import Report, latency_table, silent
 
 if TYPE_CHECKING:
     from ..factory.datasets import DataSet

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..factory.errors import BudgetError, DeviceError, UsageError, VerificationError
+from ..factory.errors import BudgetError, VerificationError
 from ..factory.schema import (
+    Accuracy,
     Budget,
     BuildResult,
     Certificate,
@@ -20,43 +18,21 @@ from ..factory.schema import (
     Estimate,
     FrontierPoint,
     Interval,
-    LatencyTable,
     Measurement,
     Parity,
     Plan,
     Task,
 )
 from ..factory.units import MIB
+from .request import Report, Request, Stopwatch, open_request, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..exporters.contents import LibraryCard
     from ..factory.assembler.sizes import SizeOption
     from ..factory.library.library import ModuleLibrary
     from ..factory.linker import Linked
 
 ROUNDS = 3  # a measurement that breaks the budget corrects the table and assembly runs again
-Report = Callable[[str, int, int], None]
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """Report nothing."""
-
-
-@dataclass(slots=True)
-class _Stopwatch:
-    """Seconds per phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def build(
@@ -67,6 +43,8 @@ def build(
     classes: Sequence[str] = (),
     library: str | None = None,
     input_size: int | None = None,
+    examples: Path | None = None,
+    allow_novel: bool = False,
     out_dir: Path | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -81,6 +59,8 @@ def build(
         classes: Names, first WordNet synonyms or WordNet ids; all classes by default.
         library: Name or folder of a module library; by default the first one for the task.
         input_size: Side of the input in pixels; by default the best of the library's sizes.
+        examples: One folder per class of images of classes that the library does not know.
+        allow_novel: Go on although such a class is unlike anything the library was trained on.
         out_dir: The artifact folder; by default ``./<task>-<device>-<plan id, 8 hex>``.
         overwrite: Replace whatever is at ``out_dir``.
         command: Command line that is recorded in the manifest.
@@ -90,24 +70,24 @@ def build(
         NNFactoryError: See the tree in ``factory/errors.py`` for what and why.
     """
     budget = budget or Budget()
-    watch = _Stopwatch()
-    with watch.phase("open"):
-        profile, source = _open(task, device, library)
-        wanted = source.task(tuple(classes))
-    with watch.phase("table"):
-        options = size_options(source, profile, input_size, report=report)
-    choice = _choose(options, wanted, budget, profile, watch, report, out_dir, overwrite)
+    watch = Stopwatch()
+    request = open_request(
+        task=task, device=device, classes=classes, library=library, input_size=input_size,
+        examples=examples, allow_novel=allow_novel, watch=watch, report=report,
+    )  # fmt: skip
+    choice = _choose(request, budget, watch, report, out_dir, overwrite)
     with watch.phase("export"):
-        artifact = _export(source, choice, profile, budget, out_dir, overwrite, command)
+        artifact = _export(request, choice, budget, out_dir, overwrite, command)
     points: tuple[FrontierPoint, ...] = ()
     if budget.is_unlimited:
         from ..factory.assembler.sizes import frontier_any_size
 
-        points = tuple(frontier_any_size(options, wanted, 5)[0])
+        points = tuple(frontier_any_size(request.options, request.task, 5)[0])
     return BuildResult(
         plan=choice.plan, estimate=choice.estimate, certificate=choice.certificate,
         artifact=artifact, parity=choice.parity, measurement=choice.measurement,
-        device=profile.name, seconds=watch.seconds, frontier=points,
+        device=request.profile.name, seconds=watch.seconds, frontier=points,
+        accuracy=choice.accuracy,
     )  # fmt: skip
 
 
@@ -121,11 +101,12 @@ class _Choice:
     parity: tuple[Parity, ...]
     model: bytes
     measurement: Measurement | None
+    accuracy: tuple[Accuracy, ...]
 
 
 def _choose(
-    options: list[SizeOption], task: Task, budget: Budget, profile: DeviceProfile,
-    watch: _Stopwatch, report: Report, out_dir: Path | None, overwrite: bool,
+    request: Request, budget: Budget, watch: Stopwatch, report: Report, out_dir: Path | None,
+    overwrite: bool,
 ) -> _Choice:  # fmt: skip
     """Assemble and link; on a device at hand, until the measurement keeps the budget.
 
@@ -136,12 +117,13 @@ def _choose(
     from ..factory.assembler.sizes import assemble_any_size
     from ..factory.linker import link, prove
 
-    source = options[0].library
+    options, profile = request.options, request.profile
     for number in range(ROUNDS):
         with watch.phase("plan"):
-            plan, estimate, certificate = assemble_any_size(options, task, budget)
+            plan, estimate, certificate = assemble_any_size(options, request.task, budget)
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
+            source, accuracy = request.fitted(plan)
             linked = link(source, plan)
             model = _model(source, plan, linked)
         _check_file_size(model, budget)
@@ -153,7 +135,7 @@ def _choose(
         if measurement is None or measurement.verdict != "FAIL":
             with watch.phase("prove"):
                 parity = prove(source, plan, linked)
-            return _Choice(plan, estimate, certificate, parity, model, measurement)
+            return _Choice(plan, estimate, certificate, parity, model, measurement, accuracy)
         if number < ROUNDS - 1:
             options = _corrected(options, estimate, measurement, budget)
     assert measurement is not None
@@ -227,13 +209,14 @@ def artifact_place(out_dir: Path | None, plan: Plan, profile: DeviceProfile) -> 
 
 
 def _export(
-    source: ModuleLibrary, choice: _Choice, profile: DeviceProfile, budget: Budget,
-    out_dir: Path | None, overwrite: bool, command: str,
+    request: Request, choice: _Choice, budget: Budget, out_dir: Path | None, overwrite: bool,
+    command: str,
 ) -> Any:  # fmt: skip
     """Write the artifact folder."""
     from ..exporters.bundle import write_artifact
-    from ..exporters.contents import Accuracy, Contents
+    from ..exporters.contents import Contents
 
+    source, profile = request.source, request.profile
     metric = source.card["metric"]
     place = artifact_place(out_dir, choice.plan, profile)
     measured = Accuracy(
@@ -255,7 +238,7 @@ def _export(
         device=profile.name,
         budget=budget,
         card=library_card(source),
-        accuracy=(measured,),
+        accuracy=(*choice.accuracy, measured),
         measurements=(choice.measurement,) if choice.measurement else (),
         command=command,
     )
@@ -275,73 +258,6 @@ def library_card(source: ModuleLibrary) -> LibraryCard:
         data_license=data["license"],
         source="trained by nnfactory's own recipe",
     )
-
-
-def _open(task: str, device: str, library: str | None) -> tuple[DeviceProfile, ModuleLibrary]:
-    """Device profile and library of a request.
-
-    Raises:
-        UsageError: The library is for another kind of task.
-    """
-    from ..devices.profile import load_profile
-    from ..factory.library.store import default_library, open_library
-
-    profile = load_profile(device)
-    source = open_library(library) if library else default_library(task)
-    if source.kind != task:
-        raise UsageError(
-            f"Library '{source.name}' is for '{source.kind}', not for '{task}'.",
-            hints=["'nnfactory modules list' shows what every library is for"],
-        )
-    return profile, source
-
-
-def size_options(
-    source: ModuleLibrary, profile: DeviceProfile, input_size: int | None, *,
-    report: Report = silent,
-) -> list[SizeOption]:  # fmt: skip
-    """The library at every input size, or at the one that is asked for, with latency tables.
-
-    Raises:
-        UsageError: The library has no such input size.
-        DeviceError: See :func:`latency_table`.
-    """
-    from ..factory.assembler.sizes import SizeOption
-
-    sizes = source.input_sizes if input_size is None else (input_size,)
-    views = [source.at(size) for size in sizes]
-    return [
-        SizeOption(library=view, table=latency_table(view, profile, report=report))
-        for view in views
-    ]
-
-
-def latency_table(
-    source: ModuleLibrary, profile: DeviceProfile, *, report: Report = silent
-) -> LatencyTable:
-    """The measured table of this machine, or the predicted one of a board.
-
-    Raises:
-        DeviceError: There is neither for the device.
-    """
-    from ..devices.latency_table import host_table
-
-    if profile.name == "host":
-        return host_table(source, report=report)
-    return _predicted_table(source, profile.name)
-
-
-@lru_cache(maxsize=32)
-def _predicted_table(source: ModuleLibrary, device: str) -> LatencyTable:
-    from ..devices.latency_table import predicted_table
-    from ..devices.predictor import list_predictors, load_predictor
-
-    if device not in list_predictors():
-        raise DeviceError(
-            f"Nothing is known about latency on '{device}': no table and no predictor.",
-            hints=["'nnfactory devices list' shows the devices with one"],
-        )
-    return predicted_table(source, load_predictor(device), device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,6 +288,8 @@ def plan(
     classes: Sequence[str] = (),
     library: str | None = None,
     input_size: int | None = None,
+    examples: Path | None = None,
+    allow_novel: bool = False,
     points: int = 12,
     report: Report = silent,
 ) -> Frontier:
@@ -383,20 +301,23 @@ def plan(
         classes: As in :func:`build`.
         library: As in :func:`build`.
         input_size: As in :func:`build`.
+        examples: As in :func:`build`.
+        allow_novel: As in :func:`build`.
         points: About how many plans to return, at least 2.
         report: As in :func:`build`.
     """
     from ..factory.assembler.sizes import frontier_any_size
 
-    profile, source = _open(task, device, library)
-    wanted = source.task(tuple(classes))
-    options = size_options(source, profile, input_size, report=report)
-    rows, steps = frontier_any_size(options, wanted, points)
+    request = open_request(
+        task=task, device=device, classes=classes, library=library, input_size=input_size,
+        examples=examples, allow_novel=allow_novel, report=report,
+    )  # fmt: skip
+    rows, steps = frontier_any_size(request.options, request.task, points)
     return Frontier(
-        device=profile.name,
-        library=source.name,
-        task=wanted,
+        device=request.profile.name,
+        library=request.source.name,
+        task=request.task,
         points=tuple(rows),
-        is_measured=all(option.table.is_measured for option in options),
+        is_measured=all(option.table.is_measured for option in request.options),
         steps=steps,
     )

@@ -19,7 +19,7 @@ import click
 import numpy as np
 from results_file import write_rows
 
-from nnfactory.api.pipeline import size_options
+from nnfactory.api.request import size_options
 from nnfactory.devices.profile import load_profile
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size
 from nnfactory.factory.library.library import ModuleLibrary

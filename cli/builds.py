@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.device_option
 @options.task_option
 @options.class_options
+@options.example_options
 @click.option("--latency", type=options.MILLISECONDS, help="Latency limit: 5, 5ms or 0.005s.")
 @click.option(
     "--latency-percentile",
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
 @options.json_option
 def build(
-    device: str, task: str, classes: options.Classes,
+    device: str, task: str, classes: options.Classes, examples: Path | None, allow_novel: bool,
     latency: float | None, percentile: str, params: float | None, macs: float | None,
     memory: float | None, file_size: float | None, sparsity: float, min_accuracy: float | None,
     min_class_accuracy: float | None, library: str | None, input_size: int | None,
@@ -92,11 +93,11 @@ def build(
         memory_mib=memory, file_mib=file_size, sparsity=sparsity, min_accuracy=min_accuracy,
         min_class_accuracy=min_class_accuracy,
     )  # fmt: skip
-    words = request_words(device, task, classes, library, input_size)
+    words = request_words(device, task, classes, library, input_size, examples, allow_novel)
     with progress() as report:
         result = api.build(
             task=task, device=device, budget=budget, library=library, input_size=input_size,
-            classes=classes.names, out_dir=out_dir,
+            classes=classes.names, examples=examples, allow_novel=allow_novel, out_dir=out_dir,
             overwrite=overwrite, command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
     measured = result.measurement
@@ -182,7 +183,12 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         )
     rows.add_row(
         "accuracy",
-        f"estimated {interval_text(estimate.accuracy)} on validation images of these classes"
+        f"estimated {interval_text(estimate.accuracy)} on "
+        + (
+            "images like the examples"
+            if plan.task.examples
+            else "validation images of these classes"
+        )
         + (
             f"; least of a class, {estimate.least_class.split(',')[0]}: "
             f"{interval_text(estimate.least_class_accuracy, digits=2)}"
@@ -190,6 +196,9 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
             else ""
         ),
     )
+    for accuracy in result.accuracy:
+        value = interval_text(accuracy.interval, digits=3)
+        rows.add_row("", f"measured {accuracy.metric} {value} on {accuracy.dataset}")
     rows.add_row(
         "size",
         f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
@@ -238,10 +247,13 @@ def _short(folder: str) -> str:
 
 
 def request_words(
-    device: str, task: str, classes: options.Classes, library: str | None, input_size: int | None
-) -> list[str]:
+    device: str, task: str, classes: options.Classes, library: str | None,
+    input_size: int | None, examples: Path | None, allow_novel: bool,
+) -> list[str]:  # fmt: skip
     """The words of a command that asks for the same task on the same device."""
     words = ["nnfactory", "build", "--device", device, "--task", task, *classes.words]
+    words += [] if examples is None else ["--examples", str(examples)]
+    words += ["--allow-novel"] * allow_novel
     words += [] if library is None else ["--library", library]
     return words + ([] if input_size is None else ["--imgsz", str(input_size)])
 
@@ -313,6 +325,7 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 )  # fmt: skip
 @options.task_option
 @options.class_options
+@options.example_options
 @options.library_option
 @options.size_option
 @click.option(
@@ -323,8 +336,9 @@ def _point_table(point: FrontierPoint) -> dict[str, object]:
 )
 @options.json_option
 def plan(
-    devices: tuple[str, ...], task: str, classes: options.Classes,
-    library: str | None, input_size: int | None, points: int, picture: Path | None, as_json: bool,
+    devices: tuple[str, ...], task: str, classes: options.Classes, examples: Path | None,
+    allow_novel: bool, library: str | None, input_size: int | None, points: int,
+    picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what is reachable: the frontier of latency and accuracy. Builds nothing.
 
@@ -346,6 +360,8 @@ def plan(
                 points=points,
                 report=report,
                 classes=classes.names,
+                examples=examples,
+                allow_novel=allow_novel,
             )  # fmt: skip
             for device in devices
         ]
@@ -356,7 +372,8 @@ def plan(
         print_json(tables[0] if len(tables) == 1 else {"frontiers": tables})
         return
     for device, answer in zip(devices, answers, strict=True):
-        _print_frontier(answer, request_words(device, task, classes, library, input_size))
+        words = request_words(device, task, classes, library, input_size, examples, allow_novel)
+        _print_frontier(answer, words)
     console().print(frontier_text([(answer.device, answer.points) for answer in answers]))
     if picture is not None:
         console().print(f"\n{picture}")

@@ -103,6 +103,23 @@ size_option = click.option(
 PATH = click.Path(path_type=Path)
 
 
+def example_options(command: Command) -> Command:
+    """``--examples DIR`` and ``--allow-novel``."""
+    for option in (
+        click.option(
+            "--allow-novel", is_flag=True,
+            help="Go on although the examples are unlike anything the library was trained on.",
+        ),
+        click.option(
+            "--examples", type=PATH, metavar="DIR",
+            help="Images of new classes, one folder per class with 5 images or more, instead of "
+            "classes of the library (cls).",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @dataclass(frozen=True, slots=True)
 class Classes:
     """The classes of a request.

@@ -10,6 +10,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -215,7 +216,7 @@ def _check_contents(
     contents: Contents, network: onnx.ModelProto, metadata: Mapping[str, str]
 ) -> None:
     """Raise unless the parts belong together and every proof holds."""
-    task = task_from_metadata(metadata)
+    task = replace(task_from_metadata(metadata), examples=contents.plan.task.examples)
     if (metadata["nnfactory.plan"], task) != (contents.plan.id, contents.plan.task):
         raise DataError(f"The network's metadata is not that of plan {contents.plan.id}.")
     asked, achieved = contents.plan.precision, precision_of(network)

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..factory.errors import SpecError
-from ..factory.schema import Budget, Certificate, Estimate, Interval, Measurement, Parity, Plan
-
-SUBJECTS = ("artifact", "library")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """An accuracy that was measured.
-
-    Attributes:
-        subject: "artifact" for this very network, "library" for all modules of its library.
-        dataset: Images it was measured on, with the split.
-        metric: Such as "top-1 accuracy" or "AP50".
-        interval: Value in [0, 1], its interval, and the number of images.
-        sha256: Of the images, or "".
-    """
-
-    subject: str
-    dataset: str
-    metric: str
-    interval: Interval
-    sha256: str = ""
-
-    def __post_init__(self) -> None:
-        if self.subject not in SUBJECTS:
-            raise SpecError(f"Accuracy.subject must be one of {SUBJECTS}, got {self.subject!r}.")
+from ..factory.schema import (
+    Accuracy,
+    Budget,
+    Certificate,
+    Estimate,
+    Measurement,
+    Parity,
+    Plan,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..factory.schema import Interval, Measurement, TensorSpec
+from ..factory.schema import Accuracy, Interval, Measurement, TensorSpec
 from ..factory.serialize import table_from_noun
-from .contents import Accuracy, Contents
+from .contents import Contents
 from .runtime.nnf_runtime import CONFIDENCE
 
 SCHEMA = 1
@@ -143,6 +143,7 @@ def _plan(contents: Contents) -> dict[str, Any]:
         "library_id": plan.library_id,
         "normalization": plan.normalization,
         "is_modulated": plan.is_modulated,
+        "examples": plan.task.examples or None,
         "counted": {
             "mparams": estimate.mparams,
             "mmacs": estimate.mmacs,

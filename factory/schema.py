@@ -13,6 +13,7 @@ from .errors import SpecError
 KINDS = ("cls", "det")
 PERCENTILES = (50, 90, 95, 99)
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE")
+SUBJECTS = ("artifact", "library")
 
 
 def _check_positive(owner: str, name: str, value: float | None) -> None:
@@ -54,10 +55,12 @@ class Task:
         kind: "cls" (which class is in the image) or "det" (where is what).
         classes: Names of the classes, as the library spells them, without repetition. A
             classification needs two at least: the answer to a one-class question is known.
+        examples: Digest of the example images of classes that the library does not know, or "".
     """
 
     kind: str
     classes: tuple[str, ...]
+    examples: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -353,6 +356,7 @@ class Plan:
             self.normalization,
             self.is_modulated,
             self.precision,
+            *filter(None, [self.task.examples]),
         ]
         return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:16]
 
@@ -555,6 +559,29 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """An accuracy that was measured.
+
+    Attributes:
+        subject: "artifact" for this very network, "library" for all modules of its library.
+        dataset: Images it was measured on, with the split.
+        metric: Such as "top-1 accuracy" or "AP50".
+        interval: Value in [0, 1], its interval, and the number of images.
+        sha256: Of the images, or "".
+    """
+
+    subject: str
+    dataset: str
+    metric: str
+    interval: Interval
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.subject not in SUBJECTS:
+            raise SpecError(f"Accuracy.subject must be one of {SUBJECTS}, got {self.subject!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
     """What ``build`` returns; the same facts are in the artifact's ``manifest.json``.
 
@@ -568,6 +595,7 @@ class BuildResult:
         device: Name of the device.
         seconds: Time spent, by phase.
         frontier: Points of the frontier, when no budget was given.
+        accuracy: Measured accuracies of this very network.
     """
 
     plan: Plan
@@ -579,6 +607,7 @@ class BuildResult:
     device: str
     seconds: Mapping[str, float] = field(default_factory=dict)
     frontier: tuple[FrontierPoint, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
 from nnfactory.cli import cli
-from nnfactory.factory import schema
+from nnfactory.factory import features, schema
 from nnfactory.factory.assembler import accuracy
+from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph import cut, normalization
 from nnfactory.factory.library import library, store, writer
 from nnfactory.factory.sampling import sample_widths
@@ -256,8 +257,23 @@ def write_toy(folder: Path, kind: str, *, without_images: str = "stored") -> Pat
         slots=slots,
         importance=importance,
         sizes={side: _size_data(network, slots, len(classes), side) for side in SIDES},
+        prototypes=_prototypes(network, len(classes)) if kind == "cls" else None,
     )
     return folder
+
+
+def class_images(classes: int, each: int, seed: int = 0, side: int = SIDE) -> Images:
+    """Images that can be told apart: each class is noise around a color of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    colors = np.random.default_rng(classes).integers(40, 216, (classes, 1, 1, 3))
+    noise = rng.integers(-30, 31, (len(labels), side, side, 3))
+    pixels = (colors[labels] + noise).astype(np.uint8)
+    return Images(pixels=pixels, labels=labels.astype(np.int64), boxes=())
+
+
+def _prototypes(network, classes: int) -> library.Prototypes:
+    return features.measure_prototypes(network, class_images(classes, 4), classes)
 
 
 def with_size_data(of: library.ModuleLibrary, **changes: object) -> library.ModuleLibrary:
@@ -343,6 +359,7 @@ def toy_parts():
         pairs=synthetic_pairs,
         write=write_toy,
         with_size_data=with_size_data,
+        images=class_images,
     )
 
 

@@ -400,7 +400,7 @@ def test_every_point_of_the_frontier_is_reached_by_its_own_latency(
         for point in api.plan(device=device, points=20, **library).points:
             assert point.estimate.latency_ms is not None
             budget = Budget(latency_ms=point.estimate.latency_ms.value)
-            (option,) = api.pipeline.size_options(
+            (option,) = api.request.size_options(
                 toy_library, api.device(device), point.plan.input_size
             )
             plan, _, certificate = assemble(
@@ -835,3 +835,78 @@ def test_shipped_library_builds_for_a_board_within_half_of_its_range(name: str):
     assert result.estimate.latency_ms.value <= middle.value
     assert result.estimate.accuracy is not None
     assert all(check.passed is True for check in api.verify(Path(result.artifact.folder)))
+
+
+@pytest.fixture
+def example_images(folder: Path, toy_parts) -> Path:
+    """Three new classes of eight images each, in a folder."""
+    from PIL import Image
+
+    images = toy_parts.images(3, 8)
+    for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
+        place = folder / "examples" / ("amber", "blue", "coral")[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder / "examples"
+
+
+def test_network_of_new_classes_is_built_verified_and_answers(
+    toy_cls: ModuleLibrary, host: FakeHost, example_images: Path
+):
+    result = api.build(
+        task="cls", device="jetson", library=str(toy_cls.folder), examples=example_images,
+        allow_novel=True, budget=Budget(sparsity=0.4),
+    )  # fmt: skip
+    (accuracy,) = result.accuracy
+    assert (accuracy.subject, accuracy.interval.n) == ("artifact", 24)
+    assert accuracy.interval.value > 0.5  # of three classes, by an untrained network
+    place = Path(result.artifact.folder)
+    manifest = read_manifest(place)
+    assert manifest["classes"] == ["amber", "blue", "coral"]
+    assert manifest["plan"]["examples"] == result.plan.task.examples != ""
+    assert [row["subject"] for row in manifest["accuracy"]] == ["artifact", "library"]
+    answers = [
+        api.run(place, image).probs.top1 == label
+        for label, name in enumerate(manifest["classes"])
+        for image in sorted((example_images / name).iterdir())
+    ]
+    assert np.mean(answers) >= accuracy.interval.value
+    checks = {check.name: check for check in api.verify(place)}
+    assert all(check.passed is not False for check in checks.values())
+
+
+def test_verify_links_the_modules_of_new_classes_again(
+    toy_cls: ModuleLibrary, host: FakeHost, example_images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "nnfactory.factory.library.store.library_folders", lambda: {"toy-cls": toy_cls.folder}
+    )
+    result = api.build(
+        task="cls", device="jetson", library="toy-cls", examples=example_images, allow_novel=True
+    )
+    (check,) = [c for c in api.verify(Path(result.artifact.folder)) if c.name == "library"]
+    assert check.passed
+    assert "fitted to examples, is not compared" in check.text
+
+
+def test_examples_and_named_classes_exclude_each_other(
+    toy_cls: ModuleLibrary, host: FakeHost, example_images: Path
+):
+    with pytest.raises(UsageError, match="The classes are those of the example images"):
+        api.build(
+            task="cls", device="jetson", library=str(toy_cls.folder), examples=example_images,
+            classes=["goldfish"],
+        )  # fmt: skip
+
+
+def test_plan_of_new_classes_has_estimates_of_every_size(
+    toy_cls: ModuleLibrary, host: FakeHost, example_images: Path
+):
+    answer = api.plan(
+        task="cls", device="jetson", library=str(toy_cls.folder), examples=example_images,
+        allow_novel=True, points=5,
+    )  # fmt: skip
+    assert answer.task.classes == ("amber", "blue", "coral")
+    accuracies = [point.estimate.accuracy.value for point in answer.points]
+    assert accuracies == sorted(accuracies)
+    assert len(accuracies) > 1

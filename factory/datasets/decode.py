@@ -82,7 +82,7 @@ def _decode_split(
 
     def fill(pixels: NDArray[np.uint8]) -> None:
         for number, record in enumerate(records):
-            pixels[number] = fit(_pixels(record), side)
+            pixels[number] = fit(upright_pixels(record), side)
             report(f"decode {split}", number + 1, len(records))
 
     shape = (len(records), side, side, 3)
@@ -98,7 +98,7 @@ def _decode_split(
     return Images(pixels=pixels, labels=np.empty(0, np.int64), boxes=boxes)
 
 
-def _pixels(record: Record) -> NDArray[np.uint8]:
+def upright_pixels(record: Record) -> NDArray[np.uint8]:
     """An image (H, W, 3), upright, RGB."""
     try:
         with Image.open(io.BytesIO(content(record.source))) as image:

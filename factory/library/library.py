@@ -50,6 +50,19 @@ class SizeData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prototypes:
+    """Where the classes lie in the features of the full network, at the largest input size.
+
+    Attributes:
+        mean: (K, C) mean features of training images of every class.
+        spread: (C,) standard deviation within a class.
+    """
+
+    mean: Array
+    spread: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModuleLibrary:
     """All modules of one supernet, seen at one of its input sizes.
 
@@ -72,6 +85,7 @@ class ModuleLibrary:
         modulation: Generates scale and shift of the normalizations for a task and a plan; None
             where that was not learned or did not help.
         folder: Where it is.
+        prototypes: Of a classifier; None where publishing has not measured them.
     """
 
     name: str
@@ -89,6 +103,7 @@ class ModuleLibrary:
     sizes: Mapping[int, SizeData]
     modulation: Modulation | None
     folder: Path
+    prototypes: Prototypes | None = None
 
     @property
     def input_sizes(self) -> tuple[int, ...]:

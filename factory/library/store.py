@@ -28,7 +28,7 @@ from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
 from ..modulation import Modulation, modulation_width
 from ..schema import Module, OwnedRange, Slot
-from .library import ModuleLibrary, SizeData, Statistics
+from .library import ModuleLibrary, Prototypes, SizeData, Statistics
 
 SHIPPED = Path(__file__).resolve().parents[1] / "libraries"
 CARD = "library.toml"
@@ -164,6 +164,7 @@ def _library(folder: Path, card: dict[str, Any], identity: str) -> ModuleLibrary
         sizes=sizes,
         modulation=_modulation(folder, values, network, classes, blocks),
         folder=folder,
+        prototypes=_prototypes(folder, values, classes),
     )
 
 
@@ -177,6 +178,15 @@ def _modulation(
     if found.classes.shape != (classes, width) or found.widths.shape != (2 * blocks + 1, width):
         raise DataError(f"{folder}: the modulation does not fit the network.")
     return found
+
+
+def _prototypes(folder: Path, values: Mapping[str, Array], classes: int) -> Prototypes | None:
+    if "prototypes.mean" not in values:
+        return None
+    mean, spread = (values[f"prototypes.{n}"].astype(np.float32) for n in ("mean", "spread"))
+    if mean.ndim != 2 or len(mean) != classes or spread.shape != mean.shape[1:]:
+        raise DataError(f"{folder}: the prototypes do not fit the {classes} classes.")
+    return Prototypes(mean=mean, spread=spread)
 
 
 def _sizes(folder: Path, sizes: list[int], values: Mapping[str, Array]) -> dict[int, SizeData]:

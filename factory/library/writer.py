@@ -19,7 +19,7 @@ from ..graph.half import halved
 from ..graph.network import Array, Network, model_from_network
 from ..modulation import Modulation
 from ..schema import Slot
-from .library import SizeData
+from .library import Prototypes, SizeData
 from .store import CARD, table_from_slot
 
 
@@ -32,6 +32,7 @@ def write_library(
     importance: Mapping[str, Array],
     sizes: Mapping[int, SizeData],
     modulation: Modulation | None = None,
+    prototypes: Prototypes | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write every file beside ``folder``, then move the whole into place.
@@ -44,6 +45,7 @@ def write_library(
         importance: See :class:`ModuleLibrary`.
         sizes: What was measured, by input size.
         modulation: See :class:`ModuleLibrary`; kept as float16.
+        prototypes: See :class:`ModuleLibrary`; kept as float16.
         overwrite: Replace what is there.
 
     Raises:
@@ -65,6 +67,9 @@ def write_library(
         if modulation is not None:
             arrays["modulation.classes"] = np.ascontiguousarray(modulation.classes, np.float16)
             arrays["modulation.widths"] = np.ascontiguousarray(modulation.widths, np.float16)
+        if prototypes is not None:
+            arrays["prototypes.mean"] = np.ascontiguousarray(prototypes.mean, np.float16)
+            arrays["prototypes.spread"] = np.ascontiguousarray(prototypes.spread, np.float32)
         save_file(arrays, staging / "values.safetensors")
         _write_statistics(staging / "statistics.npz", sizes)
         accuracy = {str(size): data.accuracy for size, data in sizes.items()}

@@ -11,15 +11,16 @@ import numpy as np
 
 from ..accuracy_measurement import hits, images_at, measure_accuracy, run_on_images
 from ..datasets import DataSet, Images
+from ..features import full_network, measure_prototypes
 from ..graph.half import rounded
 from ..graph.network import Array, Network
-from ..library.library import ModuleLibrary
+from ..library.library import ModuleLibrary, Prototypes
 from ..library.writer import write_library
 from ..schema import Slot
 from . import measurements as measure
 from .coco import coco_scores
 from .conditioning import learn_modulation
-from .importance import image_labels, measure_importance
+from .importance import balanced_index, image_labels, measure_importance
 from .measurements import Report
 from .network import Classifier, Detector
 from .onnx_graph import network_from_weights
@@ -27,6 +28,7 @@ from .recipe import Recipe, table_from_recipe
 from .value_curves import measure_curves
 
 FEW = 10  # training images of every class behind the value curves
+PROTOTYPE_IMAGES = 50  # of every class
 
 
 def publish(
@@ -78,6 +80,7 @@ def publish(
         pairs = measure.PAIRS if size == shape.input_size else measure.PAIRS // 2
         table = measure.accuracy_table(draft.at(size), local[size], pairs, report)
         draft = measure.with_size_data(draft.at(size), accuracy=table).at(shape.input_size)
+    prototypes = _prototypes(draft, data)
     report("test split", 0, 1)
     card = {
         **draft.card,
@@ -96,8 +99,17 @@ def publish(
     }  # fmt: skip
     write_library(
         folder, card=card, network=draft.network, slots=slots, importance=importance,
-        sizes=draft.sizes, modulation=draft.modulation, overwrite=overwrite,
+        sizes=draft.sizes, modulation=draft.modulation, prototypes=prototypes, overwrite=overwrite,
     )  # fmt: skip
+
+
+def _prototypes(library: ModuleLibrary, data: DataSet) -> Prototypes | None:
+    """Where the classes of a classifier lie in its features, by some training images of each."""
+    if library.kind != "cls":
+        return None
+    classes, rng = len(library.classes), np.random.default_rng(0)
+    some = data.train.subset(balanced_index(data.train, classes, PROTOTYPE_IMAGES, rng))
+    return measure_prototypes(full_network(library), some, classes)
 
 
 def _test_figures(library: ModuleLibrary, data: DataSet) -> dict[str, Any]:

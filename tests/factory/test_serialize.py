@@ -168,6 +168,14 @@ MEASUREMENTS = st.builds(
     versions=maps(NAMES),
 )
 POINTS = st.builds(schema.FrontierPoint, plan=PLANS, value=SHARES, estimate=ESTIMATES)
+ACCURACIES = st.builds(
+    schema.Accuracy,
+    subject=st.sampled_from(schema.SUBJECTS),
+    dataset=NAMES,
+    metric=NAMES,
+    interval=INTERVALS,
+    sha256=NAMES,
+)
 RESULTS = st.builds(
     schema.BuildResult,
     plan=PLANS,
@@ -179,6 +187,7 @@ RESULTS = st.builds(
     device=NAMES,
     seconds=maps(FLOATS),
     frontier=tuples(POINTS, max_size=2),
+    accuracy=tuples(ACCURACIES, max_size=2),
 )
 STATUSES = st.builds(
     schema.TrainingStatus,
@@ -205,6 +214,7 @@ NOUNS = {
     schema.Artifact: ARTIFACTS,
     schema.Measurement: MEASUREMENTS,
     schema.FrontierPoint: POINTS,
+    schema.Accuracy: ACCURACIES,
     schema.BuildResult: RESULTS,
     schema.Gain: GAINS,
     schema.TrainingStatus: STATUSES,

@@ -44,6 +44,7 @@ def parts(library: ModuleLibrary) -> dict:
         "importance": library.importance,
         "sizes": library.sizes,
         "modulation": library.modulation,
+        "prototypes": library.prototypes,
     }
 
 
@@ -54,6 +55,11 @@ def test_what_is_written_again_is_equal(toy_library, tmp_path: Path):
     assert again.network.nodes == toy_library.network.nodes
     for name, array in toy_library.importance.items():
         np.testing.assert_array_equal(again.importance[name], array)
+    if toy_library.prototypes is None:
+        assert again.prototypes is None
+    else:
+        np.testing.assert_array_equal(again.prototypes.mean, toy_library.prototypes.mean)
+        np.testing.assert_array_equal(again.prototypes.spread, toy_library.prototypes.spread)
     assert again.input_sizes == toy_library.input_sizes
     for size, data in toy_library.sizes.items():
         found = again.sizes[size]
