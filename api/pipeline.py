@@ -45,6 +45,7 @@ def build(
     input_size: int | None = None,
     examples: Path | None = None,
     allow_novel: bool = False,
+    data: Path | None = None,
     out_dir: Path | None = None,
     overwrite: bool = False,
     command: str = "",
@@ -61,6 +62,9 @@ def build(
         input_size: Side of the input in pixels; by default the best of the library's sizes.
         examples: One folder per class of images of classes that the library does not know.
         allow_novel: Go on although such a class is unlike anything the library was trained on.
+        data: Labelled images of the task's classes, in any format that ``modules check`` reads.
+            Half of them choose among the best plans of every input size and their statistics, the
+            others measure the accuracy of what was chosen; fewer than 80 only measure.
         out_dir: The artifact folder; by default ``./<task>-<device>-<plan id, 8 hex>``.
         overwrite: Replace whatever is at ``out_dir``.
         command: Command line that is recorded in the manifest.
@@ -73,7 +77,7 @@ def build(
     watch = Stopwatch()
     request = open_request(
         task=task, device=device, classes=classes, library=library, input_size=input_size,
-        examples=examples, allow_novel=allow_novel, watch=watch, report=report,
+        examples=examples, allow_novel=allow_novel, data=data, watch=watch, report=report,
     )  # fmt: skip
     choice = _choose(request, budget, watch, report, out_dir, overwrite)
     with watch.phase("export"):
@@ -83,25 +87,35 @@ def build(
         from ..factory.assembler.sizes import frontier_any_size
 
         points = tuple(frontier_any_size(request.options, request.task, 5)[0])
+    answer = choice.answer
     return BuildResult(
-        plan=choice.plan, estimate=choice.estimate, certificate=choice.certificate,
+        plan=answer.plan, estimate=answer.estimate, certificate=answer.certificate,
         artifact=artifact, parity=choice.parity, measurement=choice.measurement,
         device=request.profile.name, seconds=watch.seconds, frontier=points,
-        accuracy=choice.accuracy,
+        accuracy=answer.accuracy,
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A plan that was linked, proven and, where possible, measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A plan and its network, linked from ``source``; ``accuracy`` was measured on it."""
 
     plan: Plan
     estimate: Estimate
     certificate: Certificate
+    source: ModuleLibrary
+    linked: Linked
+    accuracy: tuple[Accuracy, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """An answer that was proven and, where possible, measured."""
+
+    answer: _Answer
     parity: tuple[Parity, ...]
     model: bytes
     measurement: Measurement | None
-    accuracy: tuple[Accuracy, ...]
 
 
 def _choose(
@@ -114,17 +128,14 @@ def _choose(
         BudgetError: No plan keeps the budget, or none did when it was measured.
     """
     from ..exporters.bundle import check_place
-    from ..factory.assembler.sizes import assemble_any_size
-    from ..factory.linker import link, prove
+    from ..factory.linker import prove
 
-    options, profile = request.options, request.profile
+    profile = request.profile
     for number in range(ROUNDS):
-        with watch.phase("plan"):
-            plan, estimate, certificate = assemble_any_size(options, request.task, budget)
+        answer = _answer(request, budget, watch)
+        plan, source, linked = answer.plan, answer.source, answer.linked
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
-            source, accuracy = request.fitted(plan)
-            linked = link(source, plan)
             model = _model(source, plan, linked)
         _check_file_size(model, budget)
         measurement = None
@@ -135,9 +146,10 @@ def _choose(
         if measurement is None or measurement.verdict != "FAIL":
             with watch.phase("prove"):
                 parity = prove(source, plan, linked)
-            return _Choice(plan, estimate, certificate, parity, model, measurement, accuracy)
+            return _Choice(answer=answer, parity=parity, model=model, measurement=measurement)
         if number < ROUNDS - 1:
-            options = _corrected(options, estimate, measurement, budget)
+            options = _corrected(request.options, answer.estimate, measurement, budget)
+            request = replace(request, options=options)
     assert measurement is not None
     reached = measurement.percentile(budget.percentile)
     raise BudgetError(
@@ -146,6 +158,50 @@ def _choose(
         hints=[f"--latency {reached * 1.05:.3g}ms", "nnfactory plan shows what is reachable"],
         details={"measured": {"latency": reached}},
     )
+
+
+def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
+    """The best plan, linked; by the labelled images of the request, where there are enough.
+
+    Raises:
+        BudgetError: No plan keeps the budget.
+    """
+    from ..factory.assembler.sizes import assemble_any_size, assemble_other_sizes
+    from ..factory.linker import link
+
+    options, task, images = request.options, request.task, request.images
+    with watch.phase("plan"):
+        answers = [assemble_any_size(options, task, budget)]
+    if images is None or not images.may_choose:
+        plan, estimate, certificate = answers[0]
+        with watch.phase("link"):
+            source, accuracy = request.fitted(plan)
+            linked = link(source, plan)
+    else:
+        with watch.phase("plan"):
+            if budget.goal == "value":
+                size = answers[0][0].input_size
+                answers += assemble_other_sizes(options, task, budget, size)
+        from ..factory.measured_choice import best_candidate
+
+        with watch.phase("data"):
+            fitted = [request.fitted(answer[0]) for answer in answers]
+            number, candidate = best_candidate(
+                [(answer[0], source) for answer, (source, _) in zip(answers, fitted, strict=True)],
+                images,
+            )
+        plan, linked = candidate.plan, candidate.linked
+        _, estimate, certificate = answers[number]
+        source, accuracy = fitted[number]
+    if images is not None:
+        from ..factory.measured_choice import measured_accuracy
+
+        with watch.phase("data"):
+            accuracy = (*accuracy, measured_accuracy(linked, plan, images))
+    return _Answer(
+        plan=plan, estimate=estimate, certificate=certificate, source=source, linked=linked,
+        accuracy=accuracy,
+    )  # fmt: skip
 
 
 def _check_file_size(model: bytes, budget: Budget) -> None:
@@ -216,9 +272,9 @@ def _export(
     from ..exporters.bundle import write_artifact
     from ..exporters.contents import Contents
 
-    source, profile = request.source, request.profile
+    source, profile, answer = request.source, request.profile, choice.answer
     metric = source.card["metric"]
-    place = artifact_place(out_dir, choice.plan, profile)
+    place = artifact_place(out_dir, answer.plan, profile)
     measured = Accuracy(
         subject="library",
         dataset=f"{source.card['data']['name']}, {metric['split']} split, all classes",
@@ -229,16 +285,16 @@ def _export(
         ),
     )  # fmt: skip
     contents = Contents(
-        name=f"{choice.plan.task.kind}-{profile.name}-{choice.plan.id[:8]}",
+        name=f"{answer.plan.task.kind}-{profile.name}-{answer.plan.id[:8]}",
         network=choice.model,
-        plan=choice.plan,
-        estimate=choice.estimate,
-        certificate=choice.certificate,
+        plan=answer.plan,
+        estimate=answer.estimate,
+        certificate=answer.certificate,
         parity=choice.parity,
         device=profile.name,
         budget=budget,
         card=library_card(source),
-        accuracy=(*choice.accuracy, measured),
+        accuracy=(*answer.accuracy, measured),
         measurements=(choice.measurement,) if choice.measurement else (),
         command=command,
     )

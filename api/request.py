@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..factory.assembler.sizes import SizeOption
     from ..factory.datasets.examples import Examples
     from ..factory.library.library import ModuleLibrary
+    from ..factory.measured_choice import OwnImages
 
 Report = Callable[[str, int, int], None]
 
@@ -53,13 +54,15 @@ class Request:
         options: It at every input size, with latency tables.
         task: What the network must do.
         examples: Images of classes that the library does not know, or None.
+        images: Labelled images of the task's classes, or None.
     """
 
     profile: DeviceProfile
     source: ModuleLibrary
     options: list[SizeOption]
     task: Task
-    examples: Examples | None
+    examples: Examples | None = None
+    images: OwnImages | None = None
 
     def fitted(self, plan: Plan) -> tuple[ModuleLibrary, tuple[Accuracy, ...]]:
         """The library to link a plan from, and what is known of the network's accuracy then."""
@@ -83,6 +86,7 @@ def open_request(
     input_size: int | None,
     examples: Path | None,
     allow_novel: bool,
+    data: Path | None = None,
     watch: Stopwatch | None = None,
     report: Report = silent,
 ) -> Request:
@@ -102,19 +106,40 @@ def open_request(
         wanted = source.task(tuple(classes))
     with watch.phase("table"):
         options = size_options(source, profile, input_size, report=report)
-    if examples is None:
-        return Request(profile=profile, source=source, options=options, task=wanted, examples=None)
-    with watch.phase("examples"):
-        from ..factory.datasets.examples import read_examples
-        from ..factory.new_classes import library_of_examples, task_of_examples
+    request = Request(profile=profile, source=source, options=options, task=wanted)
+    if examples is not None:
+        with watch.phase("examples"):
+            request = _with_examples(request, examples, allow_novel)
+    if data is not None:
+        with watch.phase("data"):
+            request = _with_images(request, data)
+    return request
 
-        found = read_examples(examples, source.input_sizes)
-        source = library_of_examples(source, found, allow_novel=allow_novel)
-        options = [
-            replace(option, library=source.at(option.library.input_size)) for option in options
-        ]
-        wanted = task_of_examples(source, found)
-    return Request(profile=profile, source=source, options=options, task=wanted, examples=found)
+
+def _with_examples(request: Request, folder: Path, allow_novel: bool) -> Request:
+    """The request for the classes of example images."""
+    from ..factory.datasets.examples import read_examples
+    from ..factory.new_classes import library_of_examples, task_of_examples
+
+    found = read_examples(folder, request.source.input_sizes)
+    source = library_of_examples(request.source, found, allow_novel=allow_novel)
+    options = [
+        replace(option, library=source.at(option.library.input_size)) for option in request.options
+    ]
+    task = task_of_examples(source, found)
+    return replace(request, source=source, options=options, task=task, examples=found)
+
+
+def _with_images(request: Request, folder: Path) -> Request:
+    """The request with labelled images of its classes."""
+    from ..factory.datasets.labelled import read_labelled
+    from ..factory.measured_choice import own_images
+
+    sizes = [option.library.input_size for option in request.options]
+    found = read_labelled(folder, sizes, kind=request.task.kind)
+    if request.examples is not None:
+        found = found.without(request.examples.files)
+    return replace(request, images=own_images(request.source, request.task, found))
 
 
 def _open(task: str, device: str, library: str | None) -> tuple[DeviceProfile, ModuleLibrary]:

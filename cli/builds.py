@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @options.task_option
 @options.class_options
 @options.example_options
+@options.data_option
 @click.option("--latency", type=options.MILLISECONDS, help="Latency limit: 5, 5ms or 0.005s.")
 @click.option(
     "--latency-percentile",
@@ -75,10 +76,10 @@ if TYPE_CHECKING:
 @options.json_option
 def build(
     device: str, task: str, classes: options.Classes, examples: Path | None, allow_novel: bool,
-    latency: float | None, percentile: str, params: float | None, macs: float | None,
-    memory: float | None, file_size: float | None, sparsity: float, min_accuracy: float | None,
-    min_class_accuracy: float | None, library: str | None, input_size: int | None,
-    out_dir: Path | None, overwrite: bool, as_json: bool,
+    data: Path | None, latency: float | None, percentile: str, params: float | None,
+    macs: float | None, memory: float | None, file_size: float | None, sparsity: float,
+    min_accuracy: float | None, min_class_accuracy: float | None, library: str | None,
+    input_size: int | None, out_dir: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Assemble, link, prove, measure and export one network.
 
@@ -94,11 +95,13 @@ def build(
         min_class_accuracy=min_class_accuracy,
     )  # fmt: skip
     words = request_words(device, task, classes, library, input_size, examples, allow_novel)
+    words += [] if data is None else ["--data", str(data)]
     with progress() as report:
         result = api.build(
             task=task, device=device, budget=budget, library=library, input_size=input_size,
-            classes=classes.names, examples=examples, allow_novel=allow_novel, out_dir=out_dir,
-            overwrite=overwrite, command=shlex.join(words + budget_words(budget)), report=report,
+            classes=classes.names, examples=examples, allow_novel=allow_novel, data=data,
+            out_dir=out_dir, overwrite=overwrite,
+            command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
     measured = result.measurement
     disturbed = bool(measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms)

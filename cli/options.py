@@ -103,6 +103,13 @@ size_option = click.option(
 PATH = click.Path(path_type=Path)
 
 
+data_option = click.option(
+    "--data", type=PATH, metavar="DIR",
+    help="Labelled images of these classes, as 'modules check' reads them: half choose among the "
+    "best plans, half measure the accuracy.",
+)  # fmt: skip
+
+
 def example_options(command: Command) -> Command:
     """``--examples DIR`` and ``--allow-novel``."""
     for option in (

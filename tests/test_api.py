@@ -910,3 +910,53 @@ def test_plan_of_new_classes_has_estimates_of_every_size(
     accuracies = [point.estimate.accuracy.value for point in answer.points]
     assert accuracies == sorted(accuracies)
     assert len(accuracies) > 1
+
+
+@pytest.fixture
+def own_images(folder: Path, toy_parts) -> Path:
+    """Labelled images of three classes of the toy library, 40 of each."""
+    from PIL import Image
+
+    images = toy_parts.images(3, 40)
+    for number, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
+        place = folder / "pond" / ("goldfish", "bullfrog", "tailed frog")[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder / "pond"
+
+
+def test_own_images_choose_and_measure(
+    toy_cls: ModuleLibrary, host: FakeHost, own_images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "nnfactory.factory.library.store.library_folders", lambda: {"toy-cls": toy_cls.folder}
+    )
+    request: dict[str, Any] = {
+        "task": "cls", "device": "jetson", "library": "toy-cls", "budget": Budget(sparsity=0.5),
+        "classes": ["goldfish", "bullfrog", "tailed frog"], "overwrite": True,
+    }  # fmt: skip
+    plain = api.build(**request, out_dir=Path("plain"))
+    assert plain.accuracy == ()
+    result = api.build(**request, data=own_images, out_dir=Path("own"))
+    (accuracy,) = result.accuracy
+    assert accuracy.interval.n == 60
+    assert "60 images that took no part in the choice" in accuracy.dataset
+    manifest = read_manifest(Path("own"))
+    assert manifest["accuracy"][0]["n"] == 60
+    assert manifest["plan"]["normalization"] == result.plan.normalization
+    (check,) = [c for c in api.verify(Path("own")) if c.name == "library"]
+    if result.plan.normalization == "reestimated":
+        assert check.passed is None
+        assert "re-estimated on images" in check.text
+    else:
+        assert check.passed
+
+
+def test_examples_do_not_measure_themselves(
+    toy_cls: ModuleLibrary, host: FakeHost, example_images: Path
+):
+    with pytest.raises(DataError, match="examples do not count"):
+        api.build(
+            task="cls", device="jetson", library=str(toy_cls.folder), examples=example_images,
+            allow_novel=True, data=example_images,
+        )  # fmt: skip

@@ -61,6 +61,30 @@ def assemble_any_size(
     return plan, estimated, replace(certificate, more=more)
 
 
+def assemble_other_sizes(
+    options: Sequence[SizeOption], task: Task, budget: Budget, size: int
+) -> list[tuple[Plan, Estimate, Certificate]]:
+    """The answers at all sizes but one, by falling estimate; none where nothing keeps the budget.
+
+    Args:
+        options: As for :func:`assemble_any_size`.
+        task: What the network must do.
+        budget: Limits.
+        size: The size that is left out.
+    """
+    answers = []
+    for option in options:
+        if option.library.input_size == size:
+            continue
+        problem = problem_for(option.library, task, option.table)
+        choice = solve(problem, budget)
+        if choice is not None:
+            plan = plan_from_counts(problem.library, task, choice.counts)
+            estimated = estimate(problem, choice.counts, budget.percentile)
+            answers.append((plan, estimated, certify(problem, budget, choice)))
+    return sorted(answers, key=lambda answer: -_merit(answer[1], budget.goal))
+
+
 def _best(problems: Sequence[Problem], budget: Budget) -> tuple[Problem, Choice, Estimate] | None:
     """The best answer over all sizes; None if no size has one."""
     found = []

@@ -22,6 +22,7 @@ from .records import SPLITS, Record
 
 MEMORY_BYTES = 4_000_000_000  # of all decoded splits; above it they are kept on disk
 _VERSION = 1  # of the decoding; another one must not find old files
+_FITS = {"cls": center_cropped, "det": letterboxed}
 
 
 def decoded_bytes(inventory: Inventory, input_size: int, splits: Sequence[str] = SPLITS) -> int:
@@ -78,11 +79,10 @@ def _decode_split(
     records = inventory.parts[split]
     if not records:
         return no_images()
-    fit = letterboxed if inventory.kind == "det" else center_cropped
 
     def fill(pixels: NDArray[np.uint8]) -> None:
         for number, record in enumerate(records):
-            pixels[number] = fit(upright_pixels(record), side)
+            pixels[number] = _FITS[inventory.kind](_pixels(record), side)
             report(f"decode {split}", number + 1, len(records))
 
     shape = (len(records), side, side, 3)
@@ -91,14 +91,37 @@ def _decode_split(
         fill(pixels)
     else:
         pixels = _on_disk(place, shape, fill)
-    if inventory.kind == "cls":
+    return _images(pixels, records, inventory.kind, side)
+
+
+def decode_records(records: Sequence[Record], kind: str, sides: Sequence[int]) -> dict[int, Images]:
+    """Images at several sizes, each file decoded once.
+
+    Args:
+        records: Checked.
+        kind: "cls" or "det".
+        sides: Heights and widths in pixels.
+
+    Raises:
+        DataError: A file changed since it was checked.
+    """
+    pixels = {side: np.empty((len(records), side, side, 3), np.uint8) for side in sides}
+    for number, record in enumerate(records):
+        image = _pixels(record)
+        for side in sides:
+            pixels[side][number] = _FITS[kind](image, side)
+    return {side: _images(pixels[side], records, kind, side) for side in sides}
+
+
+def _images(pixels: NDArray[np.uint8], records: Sequence[Record], kind: str, side: int) -> Images:
+    if kind == "cls":
         labels = np.array([record.label for record in records], np.int64)
         return Images(pixels=pixels, labels=labels, boxes=())
     boxes = tuple(boxes_letterboxed(r.boxes, r.width, r.height, side) for r in records)
     return Images(pixels=pixels, labels=np.empty(0, np.int64), boxes=boxes)
 
 
-def upright_pixels(record: Record) -> NDArray[np.uint8]:
+def _pixels(record: Record) -> NDArray[np.uint8]:
     """An image (H, W, 3), upright, RGB."""
     try:
         with Image.open(io.BytesIO(content(record.source))) as image:
