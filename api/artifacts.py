@@ -37,7 +37,12 @@ def bench(
     model = _model_file(path)
     if profile.name != "host":
         folder = path.resolve()
-        if folder.is_file():
+        if profile.runtime == "onnxruntime-cpu":
+            steps = [
+                f"copy it to the board: scp -r {folder} BOARD:",
+                f"measure there, with nnfactory installed: nnfactory bench {folder.name}",
+            ]
+        elif folder.is_file():
             steps = [f"on the board: trtexec --onnx={folder.name} --fp16 (TensorRT 10)"]
         else:
             steps = [

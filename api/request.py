@@ -193,11 +193,11 @@ def latency_table(
 
     if profile.name == "host":
         return host_table(source, report=report)
-    return _predicted_table(source, profile.name)
+    return _predicted_table(source, profile.name, profile.runtime)
 
 
 @lru_cache(maxsize=32)
-def _predicted_table(source: ModuleLibrary, device: str) -> LatencyTable:
+def _predicted_table(source: ModuleLibrary, device: str, runtime: str) -> LatencyTable:
     from ..devices.latency_table import predicted_table
     from ..devices.predictor import list_predictors, load_predictor
 
@@ -206,4 +206,4 @@ def _predicted_table(source: ModuleLibrary, device: str) -> LatencyTable:
             f"Nothing is known about latency on '{device}': no table and no predictor.",
             hints=["'nnfactory devices list' shows the devices with one"],
         )
-    return predicted_table(source, load_predictor(device), device)
+    return predicted_table(source, load_predictor(device), device, runtime)

@@ -19,7 +19,7 @@ classes, of 20 examples each, is refused without ``--allow-novel``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,7 +184,7 @@ def _summary(
 
 def _row(
     source: str, shots: int | str, method: str, tasks: int, value: Interval,
-    gap: Interval | None, extra: dict[str, object],
+    gap: Interval | None, extra: Mapping[str, object],
 ) -> dict[str, object]:  # fmt: skip
     ends = {} if gap is None else {"difference": gap.value, "d_low": gap.low, "d_high": gap.high}
     return {

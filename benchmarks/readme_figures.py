@@ -35,7 +35,14 @@ def main(check: bool) -> None:
 
 def updated(readme: str) -> str:
     """The README with the figures of the result files."""
-    parts = [_library_quality(), _specialization(), _generation(), _jetson()]
+    parts = [
+        _library_quality(),
+        _specialization(),
+        _generation(),
+        _few_shot(),
+        _jetson(),
+        _raspberry_pi(),
+    ]
     text = "\n".join(part for part in parts if part)
     return _BLOCK.sub(lambda match: f"{match[1]}{text}{match[2]}", readme)
 
@@ -176,6 +183,50 @@ def _jetson() -> str:
         "as small as most of our networks was measured, so intervals widen below "
         f"{min(float(row['measured_ms']) for row in rows):.2f} ms.\n"
     )
+
+
+def _raspberry_pi() -> str:
+    """Held-out errors of the latency and energy estimates."""
+    rows = _rows("raspberrypi_predictor")
+    if not rows:
+        return ""
+    worst = {
+        quantity: max(float(row["mean error"]) for row in rows if row["quantity"] == quantity)
+        for quantity in ("latency", "energy")
+    }
+    count = sum(int(row["networks"]) for row in rows if row["quantity"] == "latency")
+    return (
+        "The Raspberry Pi 5's latency and energy estimates were fitted on published ONNX Runtime "
+        f"measurements of {count} networks; with a network's input size held out they are off by "
+        f"at most {100 * worst['latency']:.0f} and {100 * worst['energy']:.0f} % on average "
+        "(`raspberrypi_predictor.csv`).\n"
+    )
+
+
+def _few_shot() -> str:
+    """Accuracy on classes that the library has never seen."""
+    rows = [row for row in _rows("few_shot") if row["method"] != "scope"]
+    if not rows:
+        return ""
+    lines = [
+        "Five classes that the library has never seen, from a few examples of each "
+        "(`nnfactory build --examples`); top-1 on held-out images, mean over "
+        f"{rows[0]['tasks']} tasks (95 % intervals of the paired difference from the full network; "
+        "`few_shot.csv`):",
+        "",
+        "| images, examples a class | full network | half of the latency | a quarter |",
+        "|---|---|---|---|",
+    ]
+    for data, shots in dict.fromkeys((row["data"], row["shots"]) for row in rows):
+        mine = {r["method"]: r for r in rows if (r["data"], r["shots"]) == (data, shots)}
+        cells = [f"{float(mine['full']['value']):.3f}"]
+        cells += [
+            f"{float(mine[share]['value']):.3f} ({float(mine[share]['difference']):+.3f} "
+            f"[{float(mine[share]['d_low']):+.3f}, {float(mine[share]['d_high']):+.3f}])"
+            for share in ("0.5", "0.25")
+        ]
+        lines.append(f"| {data}, {shots} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

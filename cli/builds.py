@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Percentile that --latency limits.",
 )
+@click.option(
+    "--energy", type=options.MILLIJOULES, help="Energy limit per image: 5, 5mJ or 0.005J."
+)
 @click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
 @click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
 @click.option("--memory", type=options.MEBIBYTES, help="Peak memory limit: 4, 4MiB or 4MB.")
@@ -76,7 +79,8 @@ if TYPE_CHECKING:
 @options.json_option
 def build(
     device: str, task: str, classes: options.Classes, examples: Path | None, allow_novel: bool,
-    data: Path | None, latency: float | None, percentile: str, params: float | None,
+    data: Path | None, latency: float | None, percentile: str, energy: float | None,
+    params: float | None,
     macs: float | None, memory: float | None, file_size: float | None, sparsity: float,
     min_accuracy: float | None, min_class_accuracy: float | None, library: str | None,
     input_size: int | None, out_dir: Path | None, overwrite: bool, as_json: bool,
@@ -90,9 +94,9 @@ def build(
     from .. import api
 
     budget = Budget(
-        latency_ms=latency, percentile=int(percentile), mparams=params, mmacs=macs,
-        memory_mib=memory, file_mib=file_size, sparsity=sparsity, min_accuracy=min_accuracy,
-        min_class_accuracy=min_class_accuracy,
+        latency_ms=latency, percentile=int(percentile), energy_mj=energy, mparams=params,
+        mmacs=macs, memory_mib=memory, file_mib=file_size, sparsity=sparsity,
+        min_accuracy=min_accuracy, min_class_accuracy=min_class_accuracy,
     )  # fmt: skip
     words = request_words(device, task, classes, library, input_size, examples, allow_novel)
     words += [] if data is None else ["--data", str(data)]
@@ -184,6 +188,8 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
             f"{result.device} with {estimate.runtime} {estimate.precision} "
             "(nobody measured this network there)",
         )
+    if estimate.energy_mj is not None:
+        rows.add_row("energy", f"estimated {interval_text(estimate.energy_mj, 'mJ')} an image")
     rows.add_row(
         "accuracy",
         f"estimated {interval_text(estimate.accuracy)} on "
@@ -267,6 +273,7 @@ def budget_words(budget: Budget) -> list[str]:
     if budget.latency_ms is not None:
         words += ["--latency", f"{budget.latency_ms:g}ms"]
         words += ["--latency-percentile", str(budget.percentile)] * (budget.percentile != 50)
+    words += [] if budget.energy_mj is None else ["--energy", f"{budget.energy_mj:g}mJ"]
     words += [] if budget.mparams is None else ["--params", f"{budget.mparams:g}M"]
     words += [] if budget.mmacs is None else ["--macs", f"{budget.mmacs:g}M"]
     words += [] if budget.memory_mib is None else ["--memory", f"{budget.memory_mib:g}MiB"]

@@ -31,13 +31,14 @@ def list_devices(as_json: bool) -> None:
         print_json(profiles)
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "aliases", "runtime", "precisions", "latency", "title"):
+    for title in ("name", "aliases", "runtime", "precisions", "latency", "energy", "title"):
         table.add_column(title)
     for profile in profiles:
         table.add_row(
             profile.name, ", ".join(profile.aliases), profile.runtime,
             ", ".join(profile.precisions),
-            "measured here" if profile.name == "host" else "estimated", profile.title,
+            "measured here" if profile.name == "host" else "estimated",
+            str(profile.facts.get("energy", "-")), profile.title,
         )  # fmt: skip
     console().print(table)
 

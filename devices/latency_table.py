@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import platformdirs
 
 from ..factory.assembler.footprint import narrowed_shapes
@@ -24,11 +25,11 @@ from ..factory.graph.normalization import fold_norms
 from ..factory.graph.postprocess import with_detections, with_probabilities
 from ..factory.library.library import CLASSES, ModuleLibrary
 from ..factory.sampling import sample_widths
-from ..factory.schema import LatencyTable
+from ..factory.schema import EnergyTable, LatencyTable
 from ..factory.serialize import noun_from_table, table_from_noun
 from .conditions import MAX_CONTENTION, cpu_name, host_conditions
 from .measure import Samples, measure_interleaved, warm_up
-from .predictor import Predictor, fuse_kernels
+from .predictor import EnergyRates, KernelWork, Predictor, fuse_kernels
 from .runners.onnxruntime import OnnxRuntimeRunner, runtime_name
 
 RESOLUTION_NS = 1000  # tables are kept to the microsecond; measurements are no better
@@ -37,6 +38,8 @@ TIMING_SECONDS = 30.0  # of the whole networks; slower machines get fewer repeat
 LEVEL = 0.9
 Report = Callable[[str, int, int], None]
 Counts = Mapping[str, int]
+Costs = npt.NDArray[np.float64]
+Work = Mapping[str, Sequence[KernelWork]]  # per slot the kernels of 1, 2, .. active modules
 
 
 def cache_folder() -> Path:
@@ -154,8 +157,8 @@ def measure_table(
     return LatencyTable(
         device="host", library=library.id, input_size=library.input_size,
         runtime=runtime_name(), precision="fp32",
-        threads=threads, fixed_ns=_round_ns(fit.fixed_ms),
-        slots={name: tuple(_round_ns(ms) for ms in row) for name, row in fit.slots.items()},
+        threads=threads, fixed_ns=_millionths(fit.fixed_ms),
+        slots={name: tuple(_millionths(ms) for ms in row) for name, row in fit.slots.items()},
         error_low=low, error_high=high, level=LEVEL, n=len(counts), is_measured=True,
         tail=tails, created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         conditions=host_conditions(float(np.median([m.contention for m in measured]))),
@@ -322,8 +325,8 @@ def _conformal(ratios: np.ndarray) -> tuple[float, float]:
     return min(1.0, float(ordered[-rank])), max(1.0, float(ordered[rank - 1]))
 
 
-def _round_ns(ms: float) -> int:
-    return int(round(ms * 1e6 / RESOLUTION_NS)) * RESOLUTION_NS
+def _millionths(cost: float) -> int:
+    return int(round(cost * 1e6 / RESOLUTION_NS)) * RESOLUTION_NS
 
 
 def corrected(table: LatencyTable, ratio: float) -> LatencyTable:
@@ -339,36 +342,66 @@ def corrected(table: LatencyTable, ratio: float) -> LatencyTable:
     )
 
 
-def predicted_table(library: ModuleLibrary, predictor: Predictor, device: str) -> LatencyTable:
+def predicted_table(
+    library: ModuleLibrary, predictor: Predictor, device: str, runtime: str
+) -> LatencyTable:
     """The latency table of a board that nobody measured this library on: an estimate.
 
     Every slot costs the sum of its kernels at each number of active modules; shapes are those of
-    the whole network with the slot's own channels narrowed.
+    the whole network with the slot's own channels narrowed. Energies are estimated likewise, where
+    the predictor knows about energy.
 
     Args:
         library: Whose modules are estimated.
         predictor: The board's coefficients.
         device: Name of the device.
+        runtime: What runs the network there.
     """
     network = network_of_counts(library, {slot.name: slot.groups for slot in library.slots})
     shapes = tensor_shapes(network)
-    slots = {}
+    work = {}
     for slot in library.slots:
-        mine = tuple(node for node in network.nodes if node.name in slot.nodes)
-        part = replace(network, nodes=mine)
-        row = [0.0]
-        for count in range(1, slot.groups + 1):
-            narrow = narrowed_shapes(shapes, network, slot, count)
-            row.append(float(predictor.predict_kernels(fuse_kernels(op_costs(part, narrow))).sum()))
-        slots[slot.name] = tuple(_round_ns(ms) for ms in np.maximum.accumulate(row))
-    whole = predictor.predict_ms(op_costs(network, shapes))
-    fixed_ns = _round_ns(whole.value) - sum(row[-1] for row in slots.values())
+        part = replace(network, nodes=tuple(n for n in network.nodes if n.name in slot.nodes))
+        narrow = (
+            narrowed_shapes(shapes, network, slot, count) for count in range(1, slot.groups + 1)
+        )
+        work[slot.name] = [KernelWork.of(fuse_kernels(op_costs(part, some))) for some in narrow]
+    whole = KernelWork.of(fuse_kernels(op_costs(network, shapes)))
+    fixed_ns, slots = _costs(work, whole, predictor.predict_work, predictor.call_ms)
     smallest = fixed_ns + sum(slots[s.name][s.min_groups] for s in library.slots)
     low, high = predictor.errors_at(smallest / 1e6)
     return LatencyTable(
         device=device, library=library.id, input_size=library.input_size,
-        runtime="tensorrt", precision=predictor.precision,
+        runtime=runtime, precision=predictor.precision,
         threads=0, fixed_ns=fixed_ns, slots=slots, error_low=low, error_high=high,
         level=predictor.level, n=predictor.n, is_measured=False,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        energy=None if predictor.energy is None else _energy_table(predictor.energy, work, whole),
     )  # fmt: skip
+
+
+def _energy_table(rates: EnergyRates, work: Work, whole: KernelWork) -> EnergyTable:
+    fixed_nj, slots = _costs(work, whole, rates.predict_work, rates.call_mj)
+    return EnergyTable(
+        fixed_nj=fixed_nj, slots=slots, error_low=rates.error_low, error_high=rates.error_high,
+        level=rates.level, n=rates.n,
+    )  # fmt: skip
+
+
+def _costs(
+    work: Work, whole: KernelWork, predict: Callable[[KernelWork], Costs], call: float
+) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """What is fixed, and the rows of a table: millionths of the unit of ``predict``.
+
+    Args:
+        work: Per slot the kernels of 1, 2, .. active modules.
+        whole: The kernels of the whole network.
+        predict: Cost of every kernel.
+        call: Cost of a call.
+    """
+    rows = {}
+    for name, counts in work.items():
+        sums = [0.0, *(float(predict(kernels).sum()) for kernels in counts)]
+        rows[name] = tuple(_millionths(cost) for cost in np.maximum.accumulate(sums))
+    total = _millionths(float(predict(whole).sum()) + call)
+    return total - sum(row[-1] for row in rows.values()), rows

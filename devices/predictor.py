@@ -228,6 +228,44 @@ class KernelWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyRates:
+    """Coefficients of the energy estimate: arithmetic and memory traffic add up.
+
+    Attributes:
+        nj_per_mac: Energy of a multiply-add, in nanojoules.
+        nj_per_elem: Energy of reading or writing an element, in nanojoules.
+        kernel_mj: Energy of one kernel, whatever its size, in millijoules.
+        call_mj: Energy of one call of the network, in millijoules.
+        error_low: Low end of measured over predicted energy at ``level``, in (0, 1].
+        error_high: High end of it, at least 1.
+        level: Nominal coverage of the interval, in (0, 1).
+        n: Networks behind the interval.
+    """
+
+    nj_per_mac: float
+    nj_per_elem: float
+    kernel_mj: float
+    call_mj: float
+    error_low: float
+    error_high: float
+    level: float
+    n: int
+
+    def __post_init__(self) -> None:
+        for name in ("nj_per_mac", "nj_per_elem", "kernel_mj", "call_mj"):
+            number = getattr(self, name)
+            if not (number >= 0 and math.isfinite(number)):
+                raise SpecError(f"EnergyRates.{name} must be at least 0, got {number!r}.")
+        if not 0 < self.error_low <= 1 <= self.error_high < math.inf:
+            raise SpecError("EnergyRates: error_low must be in (0, 1] and error_high at least 1.")
+
+    def predict_work(self, work: KernelWork) -> npt.NDArray[np.float64]:
+        """Estimated energy of every kernel, in millijoules, (N,); without ``call_mj``."""
+        nj = work.macs * self.nj_per_mac + work.traffic_elems * self.nj_per_elem
+        return np.asarray(nj / 1e6 + self.kernel_mj, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
     """Coefficients of the latency estimate for one device.
 
@@ -256,6 +294,7 @@ class Predictor:
         speeds: Speed of every board it was fitted on, relative to the device: factor on all
             rates, divisor of all costs.
         sources: Where the measurements come from, with licences.
+        energy: The energy estimate, or None where nobody measured energy.
 
     Source:
         Roofline of Williams, Waterman and Patterson, "Roofline: an insightful visual performance
@@ -281,6 +320,7 @@ class Predictor:
     domain: str = ""
     speeds: Mapping[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    energy: EnergyRates | None = None
 
     def __post_init__(self) -> None:
         positive = ("bytes_per_elem", "dense_gmacs", "depthwise_gmacs", "bandwidth_gbs",

@@ -125,6 +125,7 @@ def _estimated(contents: Contents) -> list[dict[str, Any]]:
             "precision": estimate.precision,
             "percentile": contents.budget.percentile,
             "latency_ms": _interval(estimate.latency_ms),
+            "energy_mj": _interval(estimate.energy_mj),
             "accuracy": _interval(estimate.accuracy),
             "least_class": estimate.least_class or None,
             "least_class_accuracy": _interval(estimate.least_class_accuracy),

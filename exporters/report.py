@@ -151,6 +151,12 @@ def _estimated(manifest: Manifest) -> str:
                 f"{_cell(entry['precision'])} | {latency['value']:.3g} ms "
                 f"| [{latency['low']:.3g}, {latency['high']:.3g}] ms, {latency['level']:.0%} |"
             )
+        energy = entry["energy_mj"]
+        if energy:
+            lines.append(
+                f"{start}energy of an image | {energy['value']:.3g} mJ "
+                f"| [{energy['low']:.3g}, {energy['high']:.3g}] mJ, {energy['level']:.0%} |"
+            )
         if accuracy:
             lines.append(
                 f"{start}accuracy on validation images | {accuracy['value']:.1%} "

@@ -85,6 +85,7 @@ class Budget:
         mparams: Parameters of the network, in millions.
         mmacs: Multiply-adds of one image, in millions.
         file_mib: Size of the ONNX file, in MiB.
+        energy_mj: Energy of one image on the device, in millijoules.
         sparsity: Least share of the module parameters that is left out, in [0, 1).
         min_accuracy: Least estimated accuracy on the task's classes, in (0, 1).
         min_class_accuracy: Least estimated accuracy on each of them, in (0, 1).
@@ -96,12 +97,13 @@ class Budget:
     mparams: float | None = None
     mmacs: float | None = None
     file_mib: float | None = None
+    energy_mj: float | None = None
     sparsity: float = 0.0
     min_accuracy: float | None = None
     min_class_accuracy: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("latency_ms", "memory_mib", "mparams", "mmacs", "file_mib"):
+        for name in ("latency_ms", "memory_mib", "mparams", "mmacs", "file_mib", "energy_mj"):
             _check_positive("Budget", name, getattr(self, name))
         for name in ("min_accuracy", "min_class_accuracy"):
             value = getattr(self, name)
@@ -119,7 +121,7 @@ class Budget:
         """Whether no limit is set."""
         limits = (
             self.latency_ms, self.memory_mib, self.mparams, self.mmacs, self.file_mib,
-            self.min_accuracy, self.min_class_accuracy,
+            self.energy_mj, self.min_accuracy, self.min_class_accuracy,
         )  # fmt: skip
         return not self.sparsity and all(limit is None for limit in limits)
 
@@ -232,6 +234,42 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyTable:
+    """Energy of a library's modules on one device, in integer nanojoules, as latencies are.
+
+    Attributes:
+        fixed_nj: Stem, stream, heads and the call itself.
+        slots: Per slot name the energy of 0, 1, .. active modules.
+        error_low: Low end of measured over predicted energy at ``level``.
+        error_high: High end of it.
+        level: Nominal coverage of the interval.
+        n: Networks behind the error.
+    """
+
+    fixed_nj: int
+    slots: Mapping[str, tuple[int, ...]]
+    error_low: float
+    error_high: float
+    level: float
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.fixed_nj < 0 or any(e < 0 for row in self.slots.values() for e in row):
+            raise SpecError("EnergyTable: energies must not be negative.")
+        if not 0 < self.error_low <= 1 <= self.error_high:
+            raise SpecError("EnergyTable: error_low must be in (0, 1] and error_high at least 1.")
+
+    def predict(self, active: Mapping[str, int]) -> Interval:
+        """Energy of one image in millijoules for a number of active modules per slot."""
+        total = self.fixed_nj + sum(self.slots[name][count] for name, count in active.items())
+        value = total / 1e6
+        return Interval(
+            low=value * self.error_low, value=value, high=value * self.error_high,
+            level=self.level, n=self.n,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyTable:
     """Cost of a library's modules on one device, in integer nanoseconds.
 
@@ -255,6 +293,7 @@ class LatencyTable:
         is_measured: Whether the network times were measured on this very device.
         created: ISO 8601 time.
         conditions: What the device was and did while measuring.
+        energy: What the same modules cost in energy, or None where nothing is known.
     """
 
     device: str
@@ -273,6 +312,7 @@ class LatencyTable:
     tail: Mapping[int, float] = field(default_factory=dict)
     created: str = ""
     conditions: Mapping[str, object] = field(default_factory=dict)
+    energy: EnergyTable | None = None
 
     def __post_init__(self) -> None:
         if self.fixed_ns < 0 or any(c < 0 for costs in self.slots.values() for c in costs):
@@ -380,6 +420,7 @@ class Estimate:
         memory_mib: Peak of weights and live activations, in MiB; for a detector of fewer than all
             classes an upper bound.
         file_mib: Size of the ONNX file, in MiB; an upper bound within a few KiB.
+        energy_mj: Energy of one image, in millijoules, or None where nothing is known.
         least_class: The class of which the least accuracy is estimated, or "".
         least_class_accuracy: Its estimated accuracy, in [0, 1], or None.
         runtime: Runtime that the latency is for.
@@ -392,6 +433,7 @@ class Estimate:
     mmacs: float
     memory_mib: float
     file_mib: float
+    energy_mj: Interval | None = None
     least_class: str = ""
     least_class_accuracy: Interval | None = None
     runtime: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -72,7 +73,7 @@ def _key(wanted: Any, key: str, where: str) -> object:
 def _dataclass_from_table(cls: Any, table: object, where: str) -> object:
     if not isinstance(table, dict):
         raise DataError(f"{where} must be a table, got {table!r}.")
-    hints = typing.get_type_hints(cls, vars(schema))
+    hints = typing.get_type_hints(cls, {**vars(schema), **vars(sys.modules[cls.__module__])})
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(table) - set(fields))
     if unknown:

@@ -10,11 +10,13 @@ from .errors import SpecError
 
 MIB = 2**20
 NS_PER_MS = 1_000_000
+NJ_PER_MJ = 1_000_000
 
 _UNITS = {
     "milliseconds": {"": 1.0, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "s": 1e3},
     "millions of parameters": {"": 1.0, "k": 1e-3, "m": 1.0, "g": 1e3, "b": 1e3},
     "millions of multiply-adds": {"": 1.0, "k": 1e-3, "m": 1.0, "g": 1e3},
+    "millijoules": {"": 1.0, "mj": 1.0, "uj": 1e-3, "µj": 1e-3, "j": 1e3},
     "MiB": {"": 1.0, "kb": 1e3 / MIB, "mb": 1e6 / MIB, "gb": 1e9 / MIB,
             "kib": 1 / 1024, "mib": 1.0, "gib": 1024.0},
 }  # fmt: skip
@@ -28,8 +30,8 @@ def parse_quantity(text: str, unit: str) -> float:
 
     Args:
         text: A number, then optionally a unit.
-        unit: "milliseconds", "millions of parameters", "millions of multiply-adds" or "MiB": the
-            unit of a bare number.
+        unit: "milliseconds", "millions of parameters", "millions of multiply-adds", "millijoules"
+            or "MiB": the unit of a bare number.
 
     Raises:
         SpecError: No such number or unit, or not positive and finite.

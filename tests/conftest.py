@@ -282,6 +282,18 @@ def with_size_data(of: library.ModuleLibrary, **changes: object) -> library.Modu
     return dataclasses.replace(of, sizes={**of.sizes, of.input_size: data})
 
 
+def _energy_table(of: library.ModuleLibrary) -> schema.EnergyTable:
+    """Energies in whole nanojoules that do not follow the latencies."""
+    rng = np.random.default_rng(17)
+    rows = {
+        slot.name: (0, *(int(e) for e in np.cumsum(rng.integers(1_000, 20_000, slot.groups))))
+        for slot in of.slots
+    }
+    return schema.EnergyTable(
+        fixed_nj=30_000, slots=rows, error_low=0.8, error_high=1.5, level=0.9, n=20
+    )
+
+
 def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.LatencyTable:
     """A synthetic table in whole nanoseconds: every block that runs costs something at once.
 
@@ -314,6 +326,7 @@ def latency_table(of: library.ModuleLibrary, **changes: object) -> schema.Latenc
         "is_measured": True,
         "created": "2026-01-02T03:04:05+00:00",
         "conditions": {"load": 0.1},
+        "energy": _energy_table(of),
     }
     return schema.LatencyTable(**(entries | changes))
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, DeviceError
 from ..library.library import CLASSES
 from ..schema import Budget
-from ..units import MIB, NS_PER_MS
+from ..units import MIB, NJ_PER_MJ, NS_PER_MS
 from .accuracy import least_shares
 from .problem import Problem
 from .program import Ratio, Row, Table
@@ -49,12 +49,13 @@ PARAMS = Kind(name="params", field="mparams", flag="--params", unit="M")
 MACS = Kind(name="macs", field="mmacs", flag="--macs", unit="M")
 MEMORY = Kind(name="memory", field="memory_mib", flag="--memory", unit="MiB")
 FILE = Kind(name="size", field="file_mib", flag="--size", unit="MiB")
+ENERGY = Kind(name="energy", field="energy_mj", flag="--energy", unit="mJ")
 SPARSITY = Kind(name="sparsity", field="sparsity", flag="--sparsity", is_floor=True)
 ACCURACY = Kind(name="accuracy", field="min_accuracy", flag="--min-accuracy", is_floor=True)
 CLASS_ACCURACY = Kind(
     name="class accuracy", field="min_class_accuracy", flag="--min-class-accuracy", is_floor=True
 )
-KINDS = (LATENCY, PARAMS, MACS, MEMORY, FILE, SPARSITY, ACCURACY, CLASS_ACCURACY)
+KINDS = (LATENCY, ENERGY, PARAMS, MACS, MEMORY, FILE, SPARSITY, ACCURACY, CLASS_ACCURACY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,6 +94,7 @@ def limits_of(problem: Problem, budget: Budget) -> list[Limit]:
 
     Raises:
         DataError: The accuracy of single classes is limited and the library has no estimate of it.
+        DeviceError: The energy is limited and nothing is known about it on the device.
     """
     return [
         limit_of(problem, kind, getattr(budget, kind.field), budget.percentile)
@@ -123,6 +125,8 @@ def limit_of(problem: Problem, kind: Kind, asked: float, percentile: int = 50) -
     """One budget, in the unit of its kind; the percentile is that of a latency."""
     if kind is LATENCY:
         return _latency(problem, asked, percentile)
+    if kind is ENERGY:
+        return _energy(problem, asked)
     if kind is MEMORY:
         return _memory(problem, asked)
     if kind is SPARSITY:
@@ -143,6 +147,22 @@ def _latency(problem: Problem, asked: float, percentile: int) -> Limit:
         reached=lambda counts: problem.table.predict(
             problem.with_classes(counts), percentile=percentile
         ).value,
+    )  # fmt: skip
+
+
+def _energy(problem: Problem, asked: float) -> Limit:
+    energy = problem.table.energy
+    if energy is None:
+        raise DeviceError(
+            f"Nothing is known about energy on '{problem.table.device}'.",
+            hints=["'nnfactory devices list' shows where it is", "limit the latency instead"],
+        )
+    most = int(asked * NJ_PER_MJ + _ROUNDING)
+    fixed = energy.fixed_nj + energy.slots[CLASSES][len(problem.task.classes)]
+    table = {slot: tuple(energy.slots[slot]) for slot in problem.values}
+    return Limit(
+        kind=ENERGY, asked=asked, most=most, rows=(Row(table=table, limit=most - fixed),),
+        reached=lambda counts: energy.predict(problem.with_classes(counts)).value,
     )  # fmt: skip
 
 

@@ -140,6 +140,7 @@ def estimate(problem: Problem, counts: Mapping[str, int], percentile: int) -> Es
     """
     whole = problem.with_classes(counts)
     name, least = problem.least_class(counts) or ("", None)
+    energy = problem.table.energy
     return Estimate(
         latency_ms=problem.table.predict(whole, percentile=percentile),
         accuracy=problem.accuracy(counts),
@@ -147,6 +148,7 @@ def estimate(problem: Problem, counts: Mapping[str, int], percentile: int) -> Es
         mmacs=problem.size.total_macs(whole) / 1e6,
         memory_mib=problem.size.peak_mib(whole),
         file_mib=problem.size.total_file_bytes(whole, problem.task.classes) / MIB,
+        energy_mj=energy.predict(whole) if energy else None,
         least_class=name,
         least_class_accuracy=least,
         runtime=problem.table.runtime,

@@ -19,7 +19,7 @@ from nnfactory.devices.latency_table import (
     predicted_table,
     sample_counts,
 )
-from nnfactory.devices.predictor import load_predictor
+from nnfactory.devices.predictor import KernelWork, fuse_kernels, load_predictor
 from nnfactory.factory.errors import UsageError
 from nnfactory.factory.graph.costs import op_costs
 from nnfactory.factory.graph.network import tensor_shapes
@@ -260,7 +260,7 @@ def test_corrected_prediction_is_at_least_what_was_measured(
 
 
 def predicted(library: ModuleLibrary) -> LatencyTable:
-    return predicted_table(library, load_predictor(BOARD), BOARD)
+    return predicted_table(library, load_predictor(BOARD), BOARD, "tensorrt")
 
 
 def test_predicted_table_says_that_nobody_measured_it(toy_library: ModuleLibrary):
@@ -310,3 +310,27 @@ def test_predicted_narrower_network_is_never_slower(toy_library: ModuleLibrary):
         for name, count in counts.items():
             if count > 1:
                 assert table.predict({**counts, name: count - 1}).value <= slower
+
+
+@pytest.mark.parametrize("size", ["largest", "smallest"])
+def test_predicted_energy_is_that_of_the_kernels(toy_library: ModuleLibrary, size: str):
+    pick = {"largest": max, "smallest": min}[size]
+    library = toy_library.at(pick(toy_library.input_sizes))
+    predictor = load_predictor("raspberrypi5")
+    table = predicted_table(library, predictor, "raspberrypi5", "onnxruntime-cpu")
+    assert table.runtime == "onnxruntime-cpu"
+    full = {slot.name: slot.groups for slot in library.slots}
+    network = network_of_counts(library, full)
+    work = KernelWork.of(fuse_kernels(op_costs(network, tensor_shapes(network))))
+    rates = predictor.energy
+    nj = work.macs * rates.nj_per_mac + work.traffic_elems * rates.nj_per_elem
+    expected = nj.sum() / 1e6 + len(work.macs) * rates.kernel_mj + rates.call_mj
+    found = table.energy.predict(full)
+    assert found.value == pytest.approx(expected, abs=1e-3)
+    assert found.low == pytest.approx(found.value * rates.error_low)
+    assert found.high == pytest.approx(found.value * rates.error_high)
+    for row in table.energy.slots.values():
+        assert list(row) == sorted(row)
+        assert row[0] == 0
+    assert load_predictor(BOARD).energy is None
+    assert predicted(library).energy is None

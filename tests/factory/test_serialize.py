@@ -93,6 +93,15 @@ SLOTS = st.builds(
     branch=NAMES,
     output=NAMES,
 )
+ENERGIES = st.builds(
+    schema.EnergyTable,
+    fixed_nj=COUNTS,
+    slots=maps(tuples(COUNTS)),
+    error_low=st.floats(0.1, 1),
+    error_high=st.floats(1, 10),
+    level=LEVELS,
+    n=COUNTS,
+)
 TABLES = st.builds(
     schema.LatencyTable,
     device=NAMES,
@@ -110,6 +119,7 @@ TABLES = st.builds(
     tail=st.dictionaries(st.sampled_from(schema.PERCENTILES), POSITIVE),
     created=NAMES,
     conditions=maps(JSON),
+    energy=st.none() | ENERGIES,
 )
 PLANS = st.builds(
     schema.Plan,
@@ -205,6 +215,7 @@ NOUNS = {
     schema.OwnedRange: RANGES,
     schema.Module: MODULES,
     schema.Slot: SLOTS,
+    schema.EnergyTable: ENERGIES,
     schema.LatencyTable: TABLES,
     schema.Plan: PLANS,
     schema.Estimate: ESTIMATES,

@@ -15,12 +15,12 @@ from nnfactory.factory.assembler.footprint import full_counts
 from nnfactory.factory.assembler.limits import KINDS, limits_of, loosened
 from nnfactory.factory.assembler.problem import problem_for
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size
-from nnfactory.factory.errors import BudgetError, DataError
+from nnfactory.factory.errors import BudgetError, DataError, DeviceError
 from nnfactory.factory.schema import Budget
 from nnfactory.factory.units import MIB
 
 FIELDS = {kind.name: kind.field for kind in KINDS}
-UPPER = ("latency", "params", "macs", "memory", "size")
+UPPER = ("latency", "energy", "params", "macs", "memory", "size")
 FLOORS = ("sparsity", "accuracy", "class accuracy")
 SHARES = st.floats(0, 1)
 
@@ -43,6 +43,7 @@ class Every:
         whole = [problem.with_classes(c) for c in self.counts]
         self.has = {
             "latency": np.array([table.predict(c).value for c in whole]),
+            "energy": np.array([table.energy.predict(c).value for c in whole]),
             "params": np.array([size.total_params(c) / 1e6 for c in whole]),
             "macs": np.array([size.total_macs(c) / 1e6 for c in whole]),
             "memory": np.array([size.peak_mib(c) for c in whole]),
@@ -244,6 +245,19 @@ def test_the_limits_and_what_plans_reach_are_the_same_quantity(every):
             assert limit.reached(counts) == pytest.approx(has)
             (tight,) = limits_of(problem, Budget(**{field: has * (1 - 1e4 * slack)}))
             assert not tight.is_kept(counts)
+
+
+def test_energy_is_limited_only_where_it_is_known(toy_cls, toy_table):
+    table, task = toy_table(toy_cls), toy_cls.task()
+    _, known, _ = assemble(toy_cls, task, Budget(), table)
+    assert known.energy_mj == table.energy.predict(
+        {slot.name: slot.groups for slot in toy_cls.slots}
+    )
+    assert known.energy_mj.low < known.energy_mj.value < known.energy_mj.high
+    blind = dataclasses.replace(table, energy=None)
+    assert assemble(toy_cls, task, Budget(), blind)[1].energy_mj is None
+    with pytest.raises(DeviceError, match="Nothing is known about energy on 'toy-device'"):
+        assemble(toy_cls, task, Budget(energy_mj=1.0), blind)
 
 
 # What a little more buys
