@@ -10,6 +10,7 @@ import pytest
 from nnfactory.factory.accuracy_measurement import ClassAccuracies, tensor_from_pixels
 from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.datasets import DataSet, Images
+from nnfactory.factory.features import features, full_network
 from nnfactory.factory.graph.normalization import estimate_moments, norm_nodes
 from nnfactory.factory.library.library import NORMALIZATIONS
 from nnfactory.factory.library.store import open_library
@@ -96,6 +97,12 @@ def test_a_published_library_opens_links_and_is_proven(
     assert metric["low"] <= metric["value"] <= metric["high"]
     assert metric["n"] == 24
     assert library.card["training"]["hours"] == 1.0
+    if kind == "cls":
+        seen, _ = features(full_network(library), data.train.pixels)
+        mean = np.stack([seen[data.train.labels == c].mean(0) for c in range(len(classes))])
+        np.testing.assert_allclose(library.prototypes.mean, mean, rtol=2e-3, atol=2e-3)
+    else:
+        assert library.prototypes is None
 
     for size in library.input_sizes:
         view = library.at(size)
