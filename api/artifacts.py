@@ -129,9 +129,13 @@ def _check_library(path: Path, manifest: dict[str, Any]) -> Check:
         input_size=manifest["plan"]["input_size"],
         normalization=manifest["plan"]["normalization"],
         is_modulated=manifest["plan"]["is_modulated"],
+        statistics_of=manifest["plan"].get("statistics_of") or "",
     )
     if plan.normalization == "reestimated":
         text = "normalization was re-estimated on images that are not in it; not compared"
+        return Check(name="library", passed=None, text=text)
+    if plan.is_modulated and task.examples:
+        text = "modulated for classes that only the examples know; not compared"
         return Check(name="library", passed=None, text=text)
     linked, fitted = _linked_again(source, plan)
     kept = load_network(path / "model.onnx").weights

@@ -18,6 +18,7 @@ from ..factory.schema import (
     Estimate,
     FrontierPoint,
     Interval,
+    MeasuredChoice,
     Measurement,
     Parity,
     Plan,
@@ -92,13 +93,16 @@ def build(
         plan=answer.plan, estimate=answer.estimate, certificate=answer.certificate,
         artifact=artifact, parity=choice.parity, measurement=choice.measurement,
         device=request.profile.name, seconds=watch.seconds, frontier=points,
-        accuracy=answer.accuracy,
+        accuracy=answer.accuracy, chosen=answer.chosen,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """A plan and its network, linked from ``source``; ``accuracy`` was measured on it."""
+    """A plan and its network, linked from ``source``; ``accuracy`` was measured on it.
+
+    ``chosen`` says how labelled images chose it, where they did.
+    """
 
     plan: Plan
     estimate: Estimate
@@ -106,6 +110,7 @@ class _Answer:
     source: ModuleLibrary
     linked: Linked
     accuracy: tuple[Accuracy, ...]
+    chosen: MeasuredChoice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,7 @@ def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
     options, task, images = request.options, request.task, request.images
     with watch.phase("plan"):
         answers = [assemble_any_size(options, task, budget)]
+    chosen = None
     if images is None or not images.may_choose:
         plan, estimate, certificate = answers[0]
         with watch.phase("link"):
@@ -186,7 +192,7 @@ def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
 
         with watch.phase("data"):
             fitted = [request.fitted(answer[0]) for answer in answers]
-            number, candidate = best_candidate(
+            number, candidate, chosen = best_candidate(
                 [(answer[0], source) for answer, (source, _) in zip(answers, fitted, strict=True)],
                 images,
             )
@@ -200,7 +206,7 @@ def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
             accuracy = (*accuracy, measured_accuracy(linked, plan, images))
     return _Answer(
         plan=plan, estimate=estimate, certificate=certificate, source=source, linked=linked,
-        accuracy=accuracy,
+        accuracy=accuracy, chosen=chosen,
     )  # fmt: skip
 
 
@@ -295,6 +301,7 @@ def _export(
         budget=budget,
         card=library_card(source),
         accuracy=(*answer.accuracy, measured),
+        chosen=answer.chosen,
         measurements=(choice.measurement,) if choice.measurement else (),
         command=command,
     )

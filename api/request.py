@@ -71,7 +71,7 @@ class Request:
         from ..factory.new_classes import fitted_to_plan
 
         library, left_out = fitted_to_plan(self.source, plan, self.examples)
-        text = f"the {left_out.n} example images, each left out once"
+        text = f"the {left_out.n} example images, each left out once with one of every class"
         return library, (
             Accuracy(subject="artifact", dataset=text, metric="top-1", interval=left_out),
         )
@@ -96,6 +96,8 @@ def open_request(
         NNFactoryError: What :func:`build` says.
     """
     watch = watch or Stopwatch()
+    if allow_novel and examples is None:
+        raise UsageError("--allow-novel is about example images: pass --examples DIR with it.")
     if examples is not None and classes:
         raise UsageError(
             "The classes are those of the example images: name none.",

@@ -12,7 +12,7 @@ training images, at most 200 held-out images of each class from the test images.
   network's measured latency.
 
 ``difference`` is paired with "full" over tasks, intervals are Student's over tasks (95 %).
-``left_out`` is the mean leave-one-out accuracy that building reports, ``covered`` how often its
+``left_out`` is the mean left-out accuracy that building reports, ``covered`` how often its
 90 % interval holds the accuracy on the held-out images. The rows "scope" say which share of
 classes, of 20 examples each, is refused without ``--allow-novel``.
 """

@@ -163,6 +163,7 @@ def measurement_text(measurement: Measurement) -> str:
 
 def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None:
     """What was built, as a person reads it."""
+    from rich.markup import escape
     from rich.table import Table
 
     out = console()
@@ -175,7 +176,8 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
     rows.add_row(
         "network",
         f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {blocks} of "
-        f"{len(plan.counts)} blocks, {active} modules, sparsity {plan.sparsity:.2f}",
+        f"{len(plan.counts)} blocks, {active} modules, sparsity {plan.sparsity:.2f}"
+        + ("; statistics of your images" if plan.normalization == "reestimated" else ""),
     )
     if result.measurement:
         rows.add_row("latency", measurement_text(result.measurement))
@@ -207,7 +209,7 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
     )
     for accuracy in result.accuracy:
         value = interval_text(accuracy.interval, digits=3)
-        rows.add_row("", f"measured {accuracy.metric} {value} on {accuracy.dataset}")
+        rows.add_row("", escape(f"measured {accuracy.metric} {value} on {accuracy.dataset}"))
     rows.add_row(
         "size",
         f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
@@ -220,6 +222,12 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         f"{'fastest' if certificate.goal == 'latency' else 'optimal'} for the library's values and "
         f"the latency table at {plan.input_size} px ({certificate.method}, {gap}){limits}",
     )
+    if result.chosen is not None:
+        rows.add_row(
+            "",
+            f"the best of {result.chosen.candidates} such networks, by their accuracy on "
+            f"{result.chosen.images} of your images",
+        )
     for gain in certificate.more:
         rows.add_row("more", gain_text(gain))
     for parity in result.parity:
@@ -228,14 +236,15 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
         )
     spent = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in result.seconds.items())
     rows.add_row("time", spent)
-    out.print(f"[bold green]{_short(result.artifact.folder)}[/]")
+    out.print(_short(result.artifact.folder), style="bold green", markup=False)
     out.print(rows)
     if result.frontier:
         out.print("\nNo budget was given, so this is the most valuable network. Others:")
         _print_points(result.frontier, measured=result.measurement is not None)
         for point in result.frontier:
-            out.print(f"  {point_command(words, point)}")
-    out.print(f"\nnext: nnfactory run {shlex.quote(_short(result.artifact.folder))} IMAGE")
+            out.print(f"  {point_command(words, point)}", markup=False)
+    place = shlex.quote(_short(result.artifact.folder))
+    out.print(f"\nnext: nnfactory run {place} IMAGE", markup=False)
 
 
 def gain_text(gain: Gain) -> str:
@@ -407,4 +416,4 @@ def _print_frontier(answer: Frontier, words: list[str]) -> None:
     _print_points(answer.points, measured=answer.is_measured)
     knees = [point for point in answer.points if point.is_knee]
     chosen = knees[0] if knees else answer.points[len(answer.points) // 2]
-    out.print(f"\nnext: {point_command(words, chosen)}\n")
+    out.print(f"\nnext: {point_command(words, chosen)}\n", markup=False)

@@ -74,7 +74,7 @@ class AccuracyType(click.ParamType[float]):
 MILLISECONDS = Quantity("milliseconds", "MS")
 MPARAMS = Quantity("millions of parameters", "MILLIONS")
 MMACS = Quantity("millions of multiply-adds", "MILLIONS")
-MILLIJOULES = Quantity("millijoules", "MJ")
+MILLIJOULES = Quantity("millijoules", "MILLIJOULES")
 MEBIBYTES = Quantity("MiB", "MIB")
 
 

@@ -376,15 +376,21 @@ def predicted_table(
         threads=0, fixed_ns=fixed_ns, slots=slots, error_low=low, error_high=high,
         level=predictor.level, n=predictor.n, is_measured=False,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        energy=None if predictor.energy is None else _energy_table(predictor.energy, work, whole),
+        energy=None
+        if predictor.energy is None
+        else _energy_table(predictor.energy, library, work, whole),
     )  # fmt: skip
 
 
-def _energy_table(rates: EnergyRates, work: Work, whole: KernelWork) -> EnergyTable:
+def _energy_table(
+    rates: EnergyRates, library: ModuleLibrary, work: Work, whole: KernelWork
+) -> EnergyTable:
     fixed_nj, slots = _costs(work, whole, rates.predict_work, rates.call_mj)
+    smallest = fixed_nj + sum(slots[s.name][s.min_groups] for s in library.slots)
+    low, high = rates.errors_at(smallest / 1e6)
     return EnergyTable(
-        fixed_nj=fixed_nj, slots=slots, error_low=rates.error_low, error_high=rates.error_high,
-        level=rates.level, n=rates.n,
+        fixed_nj=fixed_nj, slots=slots, error_low=low, error_high=high, level=rates.level,
+        n=rates.n,
     )  # fmt: skip
 
 

@@ -240,6 +240,9 @@ class EnergyRates:
         error_high: High end of it, at least 1.
         level: Nominal coverage of the interval, in (0, 1).
         n: Networks behind the interval.
+        least_mj: Least energy among them, in millijoules.
+        widening: Factor by which both ends move away from the estimate for every halving below
+            ``least_mj``, at least 1.
     """
 
     nj_per_mac: float
@@ -250,6 +253,8 @@ class EnergyRates:
     error_high: float
     level: float
     n: int
+    least_mj: float
+    widening: float
 
     def __post_init__(self) -> None:
         for name in ("nj_per_mac", "nj_per_elem", "kernel_mj", "call_mj"):
@@ -258,6 +263,12 @@ class EnergyRates:
                 raise SpecError(f"EnergyRates.{name} must be at least 0, got {number!r}.")
         if not 0 < self.error_low <= 1 <= self.error_high < math.inf:
             raise SpecError("EnergyRates: error_low must be in (0, 1] and error_high at least 1.")
+        if not (1 <= self.widening < math.inf and 0 < self.least_mj < math.inf):
+            raise SpecError("EnergyRates: widening must be at least 1 and least_mj positive.")
+
+    def errors_at(self, energy_mj: float) -> tuple[float, float]:
+        """Ends of measured over predicted energy for an estimate; see :class:`Predictor`."""
+        return _widened(self.error_low, self.error_high, self.widening, self.least_mj / energy_mj)
 
     def predict_work(self, work: KernelWork) -> npt.NDArray[np.float64]:
         """Estimated energy of every kernel, in millijoules, (N,); without ``call_mj``."""
@@ -373,9 +384,8 @@ class Predictor:
         """
         if not latency_ms > 0:
             raise SpecError(f"latency_ms must be positive, got {latency_ms!r}.")
-        halvings = max(0.0, math.log2(self.shortest_ms / latency_ms))
-        factor = self.widening**halvings
-        return self.error_low / factor, self.error_high * factor
+        below = self.shortest_ms / latency_ms
+        return _widened(self.error_low, self.error_high, self.widening, below)
 
     def on_board(self, board: str) -> Predictor:
         """The same predictor at the speed of one of the boards it was fitted on.
@@ -398,6 +408,12 @@ class Predictor:
             shortest_ms=self.shortest_ms / speed,
             speeds={name: other / speed for name, other in self.speeds.items()},
         )
+
+
+def _widened(low: float, high: float, widening: float, below: float) -> tuple[float, float]:
+    """Ends that move apart for every halving below what was measured, ``below`` times smaller."""
+    factor = widening ** max(0.0, math.log2(below))
+    return low / factor, high * factor
 
 
 def list_predictors() -> list[str]:

@@ -9,6 +9,7 @@ from ..factory.schema import (
     Budget,
     Certificate,
     Estimate,
+    MeasuredChoice,
     Measurement,
     Parity,
     Plan,
@@ -51,6 +52,7 @@ class Contents:
         budget: Limits that were asked for.
         card: The module library.
         accuracy: Measured accuracies.
+        chosen: How labelled images chose the plan, or None.
         measurements: What was observed on devices.
         command: Command line that makes the same artifact.
     """
@@ -65,5 +67,6 @@ class Contents:
     budget: Budget
     card: LibraryCard
     accuracy: tuple[Accuracy, ...] = ()
+    chosen: MeasuredChoice | None = None
     measurements: tuple[Measurement, ...] = ()
     command: str = ""

@@ -145,6 +145,8 @@ def _plan(contents: Contents) -> dict[str, Any]:
         "normalization": plan.normalization,
         "is_modulated": plan.is_modulated,
         "examples": plan.task.examples or None,
+        "statistics_of": plan.statistics_of or None,
+        "chosen": None if contents.chosen is None else table_from_noun(contents.chosen),
         "counted": {
             "mparams": estimate.mparams,
             "mmacs": estimate.mmacs,

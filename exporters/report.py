@@ -179,6 +179,14 @@ def _accuracy(manifest: Manifest) -> str:
             f"| [{interval['low']:.1%}, {interval['high']:.1%}], "
             f"{interval['level']:.0%} | {entry['n']} |"
         )
+    chosen = manifest["plan"].get("chosen")
+    if chosen:
+        lines.append(
+            f"\nThe best of {chosen['candidates']} networks, by their accuracy on "
+            f"{chosen['images']} other images of the same origin."
+        )
+    if manifest["plan"]["normalization"] == "reestimated":
+        lines.append("\nThe statistics of its normalization come from those images, too.")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,9 +17,10 @@ from .accuracy_measurement import (
 from .datasets import Images
 from .datasets.labelled import Labelled
 from .errors import DataError, UnknownNameError
+from .graph.network import Array
 from .library.library import ModuleLibrary
 from .linker import Linked, link
-from .schema import Accuracy, Plan, Task
+from .schema import Accuracy, MeasuredChoice, Plan, Task
 
 LEAST_EACH = 40  # images; fewer choose nothing, all of them measure
 STATISTICS = {"cls": 256, "det": 64}  # images that normalization is re-estimated on, at most
@@ -51,12 +53,12 @@ class Candidate:
     Attributes:
         plan: The plan, with the normalization that was better.
         linked: Its network.
-        accuracy: In [0, 1]; None where nothing was measured.
+        accuracy: In [0, 1].
     """
 
     plan: Plan
     linked: Linked
-    accuracy: float | None = None
+    accuracy: float
 
 
 def own_images(library: ModuleLibrary, task: Task, found: Labelled, *, seed: int = 0) -> OwnImages:
@@ -90,13 +92,38 @@ def own_images(library: ModuleLibrary, task: Task, found: Labelled, *, seed: int
     order = np.random.default_rng(seed).permutation(count)
     few = count < 2 * LEAST_EACH
     middle = 0 if few else count // 2
-    first, second = np.sort(order[:middle]), np.sort(order[middle:])
+    first, second = order[:middle], order[middle:]  # unsorted: of a part every class is there
     part = f", {found.split} part" if found.split else ""
     return OwnImages(
-        name=f"{found.folder.resolve().name}{part}",
+        name=f"{found.folder.resolve().name}{part}{_missing(library, task, found, by_size)}",
         choosing={size: images.subset(first) for size, images in by_size.items()},
         measuring={size: images.subset(second) for size, images in by_size.items()},
     )
+
+
+def _missing(
+    library: ModuleLibrary, task: Task, found: Labelled, images: Mapping[int, Images]
+) -> str:
+    """How many of the task's classes the images show, for people; "" for all.
+
+    Raises:
+        DataError: Some were asked for by name and are not shown.
+    """
+    some = next(iter(images.values()))
+    shown = set(some.labels.tolist()) or {int(r) for rows in some.boxes for r in rows[:, 0]}
+    if len(shown) == len(task.classes):
+        return ""
+    lacking = [name for index, name in enumerate(task.classes) if index not in shown]
+    strange = [name for name in found.classes if _position(library, name) is None]
+    if len(task.classes) < len(library.classes):
+        raise DataError(
+            f"{found.folder} shows {len(shown)} of {len(task.classes)} classes; there is no image "
+            f"of {', '.join(map(repr, lacking[:5]))}.",
+            hints=[f"folders that name no class: {', '.join(map(repr, strange[:5]))}"]
+            if strange
+            else [],
+        )
+    return f", {len(shown)} of {len(task.classes)} classes"
 
 
 def _position(library: ModuleLibrary, name: str) -> int | None:
@@ -121,7 +148,7 @@ def _relabelled(images: Images, positions: Sequence[int | None]) -> Images:
 
 def best_candidate(
     plans: Sequence[tuple[Plan, ModuleLibrary]], images: OwnImages
-) -> tuple[int, Candidate]:
+) -> tuple[int, Candidate, MeasuredChoice]:
     """Link every plan, also with normalization re-estimated on the images, and take the best.
 
     Of equals the first wins, and stored statistics before re-estimated ones.
@@ -131,21 +158,31 @@ def best_candidate(
         images: With enough of them to choose on.
 
     Returns:
-        Which plan it is, and the candidate.
+        Which plan it is, the candidate, and how it was chosen.
     """
     best: tuple[int, Candidate] | None = None
+    tries = 0
     for number, (plan, library) in enumerate(plans):
         chosen = images.choosing[plan.input_size]
         some = tensor_from_pixels(chosen.pixels[: STATISTICS[plan.task.kind]])
         kinds = (plan.normalization,) if plan.task.examples else (plan.normalization, "reestimated")
         for normalization in kinds:  # a layer fitted to examples goes with its own statistics
-            tried = replace(plan, normalization=normalization)
+            digest = _digest(some) if normalization == "reestimated" else ""
+            tried = replace(plan, normalization=normalization, statistics_of=digest)
             linked = link(library, tried, images=some)
             value = class_accuracies(linked.network, chosen, len(plan.task.classes)).value
-            if best is None or best[1].accuracy is None or value > best[1].accuracy:
+            tries += 1
+            if best is None or value > best[1].accuracy:
                 best = number, Candidate(plan=tried, linked=linked, accuracy=value)
     assert best is not None
-    return best
+    number, candidate = best
+    count = len(images.choosing[candidate.plan.input_size])
+    how = MeasuredChoice(candidates=tries, images=count, accuracy=candidate.accuracy)
+    return number, candidate, how
+
+
+def _digest(images: Array) -> str:
+    return hashlib.sha256(images.tobytes()).hexdigest()[:16]
 
 
 def measured_accuracy(linked: Linked, plan: Plan, images: OwnImages) -> Accuracy:

@@ -36,7 +36,9 @@ class Head:
     Attributes:
         weight: (K, C).
         bias: (K,).
-        left_out: Accuracy on every example by the layer that was fitted to all others.
+        left_out: Accuracy on every example by a layer that was fitted without it and one example
+            of every other class: leaving out one alone would tell the layer which class is
+            missing.
     """
 
     weight: Array
@@ -55,10 +57,10 @@ def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
             about features that a few images cannot tell.
 
     Source:
-        Leave-one-out residuals of ridge regression: Hastie, Tibshirani and Friedman, "The Elements
-        of Statistical Learning", equation 7.64. The scale of the scores is the one of the least
-        leave-one-out cross entropy, as in Guo et al., "On Calibration of Modern Neural Networks",
-        arXiv:1706.04599.
+        Residuals of what is left out of ridge regression: Hastie, Tibshirani and Friedman, "The
+        Elements of Statistical Learning", equation 7.64, for several rows at once. The scale of
+        the scores is that of the least cross entropy on what is left out, as in Guo et al., "On
+        Calibration of Modern Neural Networks", arXiv:1706.04599.
     """
     center = seen.mean(0)
     x = (seen - center) / spread
@@ -67,9 +69,12 @@ def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
     gram = x @ x.T
     strength = RIDGE * np.trace(gram) / len(x)
     inverse = np.linalg.inv(gram + strength * np.eye(len(x)))
-    leverage = np.diag(gram @ inverse) + 1 / len(x)
-    residual = (targets - mean) - gram @ inverse @ (targets - mean)
-    without = targets - residual / (1 - leverage)[:, None]
+    smoother = gram @ inverse + 1 / len(x)
+    residual = targets - mean - gram @ inverse @ (targets - mean)
+    without = np.empty_like(targets)
+    for rows in _one_of_each(labels):
+        rest = np.eye(len(rows)) - smoother[np.ix_(rows, rows)]
+        without[rows] = targets[rows] - np.linalg.solve(rest, residual[rows])
     scale = _best_scale(without, labels)
     slope = scale * (x.T @ inverse @ (targets - mean)) / spread[:, None]  # (C, K)
     correct = int((without.argmax(1) == labels).sum())
@@ -78,6 +83,16 @@ def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
         bias=scale * mean - center @ slope,
         left_out=proportion_interval(correct, len(labels), level=0.9),
     )
+
+
+def _one_of_each(labels: Array) -> list[Array]:
+    """Parts with an example of every class each; of a larger class some parts have more."""
+    place = np.empty(len(labels), np.int64)
+    parts = int(np.bincount(labels).min())
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        place[mine] = np.arange(len(mine)) % parts
+    return [np.flatnonzero(place == part) for part in range(parts)]
 
 
 def _best_scale(scores: Array, labels: Array) -> float:
@@ -98,7 +113,7 @@ def library_of_examples(
 
     What a module is worth to a new class is what it is worth to the trained classes that the full
     network takes the examples for, weighted by its probabilities. Estimates of accuracy start from
-    the leave-one-out accuracy of the full network, at every input size, and fall with a plan's
+    the left-out accuracy of the full network, at every input size, and fall with a plan's
     value as those of the trained classes do.
 
     Args:
@@ -152,7 +167,7 @@ def fitted_to_plan(
     """The library at the plan's size with the layer of the classes fitted to the plan's features.
 
     Returns:
-        It, and the leave-one-out accuracy of the plan's network on the examples, 90 % interval.
+        It, and the left-out accuracy of the plan's network on the examples, 90 % interval.
     """
     view = library.at(plan.input_size)
     seen, _ = features(link(view, plan).folded, examples.pixels[plan.input_size])
@@ -192,10 +207,11 @@ def check_scope(library: ModuleLibrary, seen: Array, examples: Examples) -> None
     if far:
         listed = ", ".join(f"{name} ({distance:.2f})" for name, distance in far.items())
         raise DataError(
-            f"Library '{library.name}' was trained on nothing like: {listed}. Its own classes lie "
-            f"within {limit:.2f} of each other (95 %), in standard deviations per feature.",
+            f"Library '{library.name}' was trained on nothing like: {listed}. Of its "
+            f"own classes 95 % lie within {limit:.2f} of another one, in standard deviations per "
+            "feature.",
             hints=[
-                "--allow-novel builds anyway; look at the leave-one-out accuracy",
+                "--allow-novel builds anyway; look at the left-out accuracy",
                 "'nnfactory modules train' makes a library of your own images",
             ],
             details={"novel": far, "limit": limit},
@@ -254,9 +270,9 @@ def _with_head(library: ModuleLibrary, head: Head) -> ModuleLibrary:
 
 
 def _accuracy(table: Mapping[str, Any], left_out: Interval, classes: int) -> dict[str, Any]:
-    """The library's fit, moved so that the full network is worth its leave-one-out accuracy.
+    """The library's fit, moved so that the full network is worth its left-out accuracy.
 
-    Its interval grows by that of the leave-one-out accuracy; there is no estimate per class.
+    Its interval grows by that of the left-out accuracy; there is no estimate per class.
     """
     fit, size = table["fit"], math.log(classes)
     middle = float(logit(left_out.value))

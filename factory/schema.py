@@ -364,6 +364,7 @@ class Plan:
         input_size: Side of the input in pixels.
         normalization: "sliced", "stored" or "reestimated".
         is_modulated: Whether scales and shifts are those generated for the task's classes.
+        statistics_of: Digest of the images that "reestimated" statistics come from, or "".
         precision: Precision of the weights, "fp32".
         sparsity: Share of the module parameters that is left out, in [0, 1).
     """
@@ -375,6 +376,7 @@ class Plan:
     input_size: int
     normalization: str = "stored"
     is_modulated: bool = False
+    statistics_of: str = ""
     precision: str = "fp32"
     sparsity: float = 0.0
 
@@ -396,7 +398,7 @@ class Plan:
             self.normalization,
             self.is_modulated,
             self.precision,
-            *filter(None, [self.task.examples]),
+            *filter(None, [self.task.examples, self.statistics_of]),
         ]
         return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:16]
 
@@ -624,6 +626,21 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredChoice:
+    """How labelled images chose among plans.
+
+    Attributes:
+        candidates: Networks that were measured.
+        images: Images that they were measured on.
+        accuracy: Of the best one on these images, in [0, 1]; biased upwards, since it was chosen.
+    """
+
+    candidates: int
+    images: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
     """What ``build`` returns; the same facts are in the artifact's ``manifest.json``.
 
@@ -638,6 +655,7 @@ class BuildResult:
         seconds: Time spent, by phase.
         frontier: Points of the frontier, when no budget was given.
         accuracy: Measured accuracies of this very network.
+        chosen: How labelled images chose it, or None where the estimate did.
     """
 
     plan: Plan
@@ -650,6 +668,7 @@ class BuildResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     frontier: tuple[FrontierPoint, ...] = ()
     accuracy: tuple[Accuracy, ...] = ()
+    chosen: MeasuredChoice | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -234,7 +234,7 @@ def _class_accuracy(problem: Problem, asked: float) -> Limit:
     if fit is None:
         raise DataError(
             f"Library '{problem.library.name}' has no estimate for single classes.",
-            hints=["publish it again, or ask for --min-accuracy"],
+            hints=["ask for --min-accuracy", "examples, and libraries of old, have none"],
         )
     tables, strengths = problem.class_tables, problem.class_strengths
     whole = np.sum([table[:, -1] for table in tables.values()], 0)

@@ -7,13 +7,15 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import NNFactoryError
 from ..graph.network import Array
 
+PATIENCE = 20  # answers that break a row before rows are drawn in
+MARGIN = 1e-5  # of a limit, more than the solver's fractions of a choice can hide
 SHARP = 1e4  # what limits are scaled to: the solver's tolerance of 1e-6 is then one in 10**10
 Table = Mapping[str, Sequence[int]]  # slot -> number for 0, 1, .. active modules
 
@@ -28,6 +30,14 @@ class Row:
     def excess(self, counts: Mapping[str, int]) -> int:
         """By how much a plan is above the limit; at most 0 if it keeps it."""
         return sum(self.table[s][k] for s, k in counts.items()) - self.limit
+
+    def least(self, counts: Mapping[str, int]) -> int:
+        """The least sum of any plan with these counts or more."""
+        return sum(min(self.table[s][k:]) for s, k in counts.items())
+
+    def drawn_in(self, share: float) -> Row:
+        """The same with a limit that is lower by a share of it."""
+        return replace(self, limit=self.limit - max(1, int(share * abs(self.limit))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +75,23 @@ def solve_program(
 
     Solved by HiGHS with a gap of zero. Its tolerance is below the integers compared here, and the
     answer is checked in integer arithmetic all the same: a plan that breaks a row is forbidden,
-    and the program solved again.
+    and the program solved again. Where many plans break a row by next to nothing, those that come
+    nearer to it than a hundred-thousandth are given up.
 
     Args:
         objective: Integer value (or negative cost) per slot and count.
         least: Least number of active modules per slot.
         rows: The budgets.
     """
+    if any(row.least(least) > row.limit for row in rows):
+        return None
     choices = _Choices.of(objective, least)
     gain = choices.line(objective)
     unit = max(1.0, float(np.abs(gain).max())) / 1e6
     forbidden: list[dict[str, int]] = []
     while True:
+        if len(forbidden) == PATIENCE:
+            rows = [row.drawn_in(MARGIN) for row in rows]
         answer = _milp(-gain / unit, choices, rows, forbidden)
         if answer is None:
             return None

@@ -54,6 +54,7 @@ def read_examples(folder: Path, sizes: Sequence[int]) -> Examples:
         raise DataError(
             f"Examples need at least two classes with {LEAST} images each; {folder} holds {listed}."
         )
+    _check_names(found.classes)
     made_of = [
         f"{found.classes[label]}\0{digest}"
         for label, digest in zip(labels, found.digests, strict=True)
@@ -64,3 +65,21 @@ def read_examples(folder: Path, sizes: Sequence[int]) -> Examples:
         classes=found.classes, labels=labels, pixels=pixels, digest=digest,
         files=frozenset(found.digests),
     )  # fmt: skip
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise where two names differ in case alone, or one cannot be written down.
+
+    Raises:
+        DataError: See above.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable():
+            raise DataError(f"The class folder {ascii(name)} has a name that cannot be printed.")
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise DataError(
+                f"The classes {other!r} and {name!r} differ in case alone.",
+                hints=["rename one of the folders"],
+            )

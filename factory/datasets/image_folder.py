@@ -75,4 +75,4 @@ def _place(name: str) -> tuple[str, str]:
     folders = name.split("/")[:-1]
     split = split_from_name(folders[0]) if folders else ""
     below = folders[1:] if split else folders
-    return split, below[0] if below else ""
+    return split, below[0].strip() if below else ""

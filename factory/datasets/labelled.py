@@ -51,6 +51,8 @@ def read_labelled(
 ) -> Labelled:  # fmt: skip
     """Read one part of a folder: the first of ``prefer`` that it has, else everything.
 
+    Of equal files the first counts alone: a copy is no further observation.
+
     Args:
         folder: In any of the formats.
         sizes: Input sizes in pixels.
@@ -79,7 +81,12 @@ def read_labelled(
         )
     parts = {record.split for record in checked.records}
     split = next((part for part in prefer if part in parts), "")
-    kept = [index for index, r in enumerate(checked.records) if not split or r.split == split]
+    first_of = {digest: index for index, digest in reversed(list(enumerate(checked.digests)))}
+    kept = [
+        index
+        for index, record in enumerate(checked.records)
+        if (not split or record.split == split) and first_of[checked.digests[index]] == index
+    ]
     records = [checked.records[index] for index in kept]
     return Labelled(
         folder=folder, classes=listing.classes, split=split,

@@ -159,7 +159,8 @@ class ModuleLibrary:
         Raises:
             UnknownNameError: No class answers to the name.
         """
-        index = _class_names(self).get(name.strip().casefold())
+        names = _class_names(self)
+        index = names.get(name.strip(), names.get(name.strip().casefold()))
         if index is None:
             raise UnknownNameError.with_suggestion(
                 f"class in library '{self.name}'", name, self._spellings(),
@@ -200,7 +201,7 @@ def _class_names(library: ModuleLibrary) -> dict[str, int]:
         names[name.casefold()] = index
     for index, name in enumerate(library.classes):
         names[name.casefold()] = index
-    return names
+    return names | {name: index for index, name in enumerate(library.classes)}
 
 
 @lru_cache(maxsize=32)

@@ -46,6 +46,15 @@ class Group:
         for parameter, mean in zip(parameters, means, strict=True):
             parameter.grad = mean.view_as(parameter)
 
+    def average_buffers_(self, network: nn.Module) -> None:
+        """Give every process the mean of all running statistics."""
+        if self.size == 1:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= self.size
+
     def add_up_(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
         if self.size > 1:

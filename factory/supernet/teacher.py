@@ -200,6 +200,7 @@ def _fine_tuned(
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         report(step + 1, steps)
+    group.average_buffers_(network)
     return network.eval()
 
 

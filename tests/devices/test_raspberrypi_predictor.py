@@ -52,12 +52,14 @@ def test_the_script_reproduces_the_shipped_coefficients(benchmark, data_dir: Pat
 
 
 @pytest.mark.parametrize(
-    "change", [{"nj_per_mac": -1.0}, {"call_mj": float("nan")}, {"error_low": 1.1}]
+    "change",
+    [{"nj_per_mac": -1.0}, {"call_mj": float("nan")}, {"error_low": 1.1}, {"widening": 0.9}],
 )
 def test_impossible_energy_rates_are_refused(change):
     good = {
         "nj_per_mac": 0.1, "nj_per_elem": 0.1, "kernel_mj": 0.0, "call_mj": 0.1,
-        "error_low": 0.9, "error_high": 1.1, "level": 0.9, "n": 3,
+        "error_low": 0.9, "error_high": 1.1, "level": 0.9, "n": 3, "least_mj": 1.0,
+        "widening": 1.2,
     }  # fmt: skip
     EnergyRates(**good)
     with pytest.raises(SpecError, match="EnergyRates"):

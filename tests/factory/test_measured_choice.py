@@ -41,7 +41,7 @@ def labelled(toy_cls: ModuleLibrary, toy_parts) -> Labelled:
 
 @pytest.fixture
 def task(toy_cls: ModuleLibrary):
-    return toy_cls.task(("goldfish", "bullfrog", "boa constrictor"))
+    return toy_cls.task(("goldfish", "bullfrog"))
 
 
 def test_halves_are_disjoint_and_hold_the_tasks_classes(toy_cls, task, labelled):
@@ -81,6 +81,32 @@ def test_images_of_other_classes_cannot_measure(toy_cls, labelled):
     assert "modules show toy-cls" in caught.value.hints[0]
 
 
+def test_a_class_that_was_asked_for_and_is_not_shown_is_named(toy_cls, labelled):
+    task = toy_cls.task(("goldfish", "bullfrog", "boa constrictor"))
+    with pytest.raises(
+        DataError, match="shows 2 of 3 classes; there is no image of 'boa"
+    ) as caught:
+        own_images(toy_cls, task, labelled)
+    assert "'teapot'" in caught.value.hints[0]
+    everything = own_images(toy_cls, toy_cls.task(), labelled)
+    assert everything.name == "pond, test part, 2 of 6 classes"
+
+
+def test_every_class_is_among_the_first_images_of_the_choosing_half(toy_cls, task, labelled):
+    """Normalization is re-estimated on those."""
+    chosen = own_images(toy_cls, task, labelled).choosing[32]
+    assert set(chosen.labels[:12].tolist()) == {0, 1}
+
+
+def test_plans_with_statistics_of_other_images_are_other_plans(toy_cls, task):
+    plan = plan_from_counts(toy_cls, task, {slot.name: 1 for slot in toy_cls.blocks})
+    tried = [
+        dataclasses.replace(plan, normalization="reestimated", statistics_of=digest).id
+        for digest in ("", "0123", "4567")
+    ]
+    assert len({plan.id, *tried}) == 4
+
+
 def test_the_plan_that_answers_best_on_the_choosing_half_is_taken(toy_cls, task, labelled):
     images = own_images(toy_cls, task, labelled)
     plans = [
@@ -98,8 +124,9 @@ def test_the_plan_that_answers_best_on_the_choosing_half_is_taken(toy_cls, task,
             network = link(library, tried, images=some).network
             value = class_accuracies(network, chosen, len(task.classes)).value
             values[number, normalization] = value
-    number, best = best_candidate(plans, images)
+    number, best, how = best_candidate(plans, images)
     assert best.accuracy == max(values.values())
+    assert (how.candidates, how.images, how.accuracy) == (len(values), EACH, best.accuracy)
     assert len(set(values.values())) > 2
     first = next(key for key, value in values.items() if value == best.accuracy)
     assert (number, best.plan.normalization) == first
@@ -119,9 +146,9 @@ def test_detections_are_measured_by_ap50(toy_det: ModuleLibrary, rng):
         folder=Path("bench"), classes=("Nut", "Cog"), split="", digests=tuple("abcdef"),
         images={32: Images(pixels=pixels, labels=np.empty(0, np.int64), boxes=boxes)},
     )  # fmt: skip
-    task = toy_det.task(("Bolt", "Nut"))
+    task = toy_det.task(("Nut",))
     images = own_images(toy_det, task, found)
-    assert [rows[:, 0].tolist() for rows in images.measuring[32].boxes] == [[1.0]] * 3
+    assert [rows[:, 0].tolist() for rows in images.measuring[32].boxes] == [[0.0]] * 3
     plan = plan_from_counts(toy_det, task, {slot.name: 1 for slot in toy_det.blocks})
     accuracy = measured_accuracy(link(toy_det, plan), plan, images)
     assert (accuracy.metric, accuracy.interval.n) == ("AP50", 3)

@@ -73,14 +73,34 @@ def test_the_layer_is_ridge_regression_and_is_judged_on_what_it_did_not_see(rng)
     expected = np.hstack([x, np.ones((len(x), 1))]) @ whole
     scale = np.ptp(found) / np.ptp(expected)
     np.testing.assert_allclose(found, scale * expected, rtol=1e-6, atol=1e-8)
-    correct = 0
-    for out in range(len(x)):
-        kept = np.arange(len(x)) != out
+    correct, each = 0, len(x) // 4
+    for turn in range(each):  # one of every class is left out together
+        out = np.arange(4) * each + turn
+        kept = ~np.isin(np.arange(len(x)), out)
         without = ridge(x[kept], targets[kept], strength)
-        correct += int((np.append(x[out], 1) @ without).argmax() == labels[out])
+        answers = (np.hstack([x[out], np.ones((4, 1))]) @ without).argmax(1)
+        correct += int((answers == labels[out]).sum())
     assert 0.3 < correct / len(x) < 1  # neither trivial nor hopeless
     assert head.left_out.value == pytest.approx(correct / len(x))
     assert head.left_out.n == len(x)
+
+
+def test_what_is_left_out_is_no_worse_than_chance_on_noise(rng):
+    """Leaving out a single example would say which class is one short, and be wrong always."""
+    found = []
+    for _ in range(60):
+        labels = np.repeat(np.arange(2), 5)
+        head = fit_head(rng.normal(0, 1, (10, 30)), labels, 2, np.ones(30))
+        found.append(head.left_out.value)
+    assert np.mean(found) == pytest.approx(0.5, abs=0.1)
+
+
+def test_classes_of_unequal_size_are_left_out_in_turn(rng):
+    labels = np.repeat(np.arange(3), [5, 9, 7])
+    centers = rng.normal(0, 3, (3, 10))
+    head = fit_head(centers[labels] + rng.normal(0, 1, (21, 10)), labels, 3, np.ones(10))
+    assert head.left_out.n == 21
+    assert head.left_out.value > 0.9
 
 
 def test_features_belong_to_the_layer_of_the_classes(toy_cls: ModuleLibrary, examples: Examples):

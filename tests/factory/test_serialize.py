@@ -186,6 +186,7 @@ ACCURACIES = st.builds(
     interval=INTERVALS,
     sha256=NAMES,
 )
+CHOICES = st.builds(schema.MeasuredChoice, candidates=COUNTS, images=COUNTS, accuracy=SHARES)
 RESULTS = st.builds(
     schema.BuildResult,
     plan=PLANS,
@@ -198,6 +199,7 @@ RESULTS = st.builds(
     seconds=maps(FLOATS),
     frontier=tuples(POINTS, max_size=2),
     accuracy=tuples(ACCURACIES, max_size=2),
+    chosen=st.none() | CHOICES,
 )
 STATUSES = st.builds(
     schema.TrainingStatus,
@@ -226,6 +228,7 @@ NOUNS = {
     schema.Measurement: MEASUREMENTS,
     schema.FrontierPoint: POINTS,
     schema.Accuracy: ACCURACIES,
+    schema.MeasuredChoice: CHOICES,
     schema.BuildResult: RESULTS,
     schema.Gain: GAINS,
     schema.TrainingStatus: STATUSES,

@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import sys
 
+import numpy as np
 import pytest
 import scipy.optimize
 from hypothesis import given, settings
@@ -134,3 +135,29 @@ def test_what_the_solver_writes_to_stdout_is_not_seen(capfd, monkeypatch: pytest
     sys.stdout.write("after\n")
     ctypes.CDLL(None).fflush(None)
     assert capfd.readouterr().out == "before\nafter\n"
+
+
+def test_a_row_that_every_plan_breaks_by_next_to_nothing_is_infeasible_at_once():
+    """The solver takes each plan for feasible, so none may be left to be tried."""
+    groups = {f"block{n}": 12 for n in range(6)}
+    values = {
+        slot: tuple(10**9 * k // 12 for k in range(most + 1)) for slot, most in groups.items()
+    }
+    best = -sum(row[-1] for row in values.values())
+    row = Row(table={s: tuple(-v for v in r) for s, r in values.items()}, limit=best - 1)
+    assert solve_program(values, dict.fromkeys(groups, 0), [row]) is None
+
+
+def test_two_rows_in_conflict_by_next_to_nothing_are_infeasible_soon():
+    groups = {f"block{n}": 12 for n in range(6)}
+    rng = np.random.default_rng(0)
+    costs = {
+        slot: tuple(int(c) for c in np.cumsum(rng.integers(10**6, 10**8, most + 1)))
+        for slot, most in groups.items()
+    }
+    target = sum(row[6] for row in costs.values())
+    rows = [
+        Row(table=costs, limit=target - 1),
+        Row(table={s: tuple(-c for c in r) for s, r in costs.items()}, limit=-target),
+    ]
+    assert solve_program(costs, dict.fromkeys(groups, 0), rows) is None

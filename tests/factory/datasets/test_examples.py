@@ -60,6 +60,29 @@ def test_too_few_are_refused_with_their_numbers(tmp_path: Path, counts: dict[str
         read_examples(folder, (8,))
 
 
+def test_names_that_differ_in_case_alone_are_refused(tmp_path: Path):
+    folder = write(tmp_path / "e", {"Cat": 5, "cat": 5, "dog": 5})
+    with pytest.raises(DataError, match="'Cat' and 'cat' differ in case alone"):
+        read_examples(folder, (8,))
+
+
+def test_copies_of_an_image_count_once(tmp_path: Path):
+    folder = write(tmp_path / "e", {"cat": 5, "dog": 6})
+    for number in range(4):
+        copy = (folder / "dog" / "0.png").read_bytes()
+        (folder / "dog" / f"copy{number}.png").write_bytes(copy)
+    assert np.bincount(read_examples(folder, (8,)).labels).tolist() == [5, 6]
+    for path in (folder / "cat").iterdir():
+        path.write_bytes((folder / "cat" / "1.png").read_bytes())
+    with pytest.raises(DataError, match="holds 1 of 'cat'"):
+        read_examples(folder, (8,))
+
+
+def test_spaces_around_a_name_are_no_part_of_it(tmp_path: Path):
+    folder = write(tmp_path / "e", {" cat ": 5, "dog": 5})
+    assert read_examples(folder, (8,)).classes == ("cat", "dog")
+
+
 def test_a_broken_image_is_named(tmp_path: Path):
     folder = write(tmp_path / "e", {"cat": 5, "dog": 6})
     (folder / "dog" / "3.png").write_bytes(b"no image")
