@@ -327,8 +327,11 @@ def test_predicted_energy_is_that_of_the_kernels(toy_library: ModuleLibrary, siz
     expected = nj.sum() / 1e6 + len(work.macs) * rates.kernel_mj + rates.call_mj
     found = table.energy.predict(full)
     assert found.value == pytest.approx(expected, abs=1e-3)
-    assert found.low == pytest.approx(found.value * rates.error_low)
-    assert found.high == pytest.approx(found.value * rates.error_high)
+    smallest = table.energy.predict({slot.name: slot.min_groups for slot in library.slots}).value
+    low, high = rates.errors_at(smallest)  # far below what was measured
+    assert low < rates.error_low < rates.error_high < high
+    assert (found.low, found.high) == pytest.approx((found.value * low, found.value * high))
+    assert rates.errors_at(2 * rates.least_mj) == (rates.error_low, rates.error_high)
     for row in table.energy.slots.values():
         assert list(row) == sorted(row)
         assert row[0] == 0
