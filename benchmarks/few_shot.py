@@ -40,6 +40,7 @@ from nnfactory.factory.graph.network import Array
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.library.store import default_library, open_library
 from nnfactory.factory.linker import link
+from nnfactory.factory.metrics import proportion_interval
 from nnfactory.factory.new_classes import (
     check_scope,
     fitted_to_plan,
@@ -235,8 +236,7 @@ def _scope_row(library: ModuleLibrary, what: str, pool: Images) -> dict[str, obj
             check_scope(library, seen, examples)
         except DataError:
             refused += 1
-    share = refused / len(classes)
-    interval = Interval(low=share, value=share, high=share, n=len(classes))
+    interval = proportion_interval(refused, len(classes))
     return _row(what, "", "scope", len(classes), interval, None, {})
 
 

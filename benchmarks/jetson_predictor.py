@@ -31,12 +31,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from nnfactory.devices.predictor import (
-    KernelWork,
-    Predictor,
-    fuse_kernels,
-    write_predictor,
-)
+from nnfactory.devices.kernels import KernelWork, fuse_kernels
+from nnfactory.devices.predictor import Predictor, write_predictor
 from nnfactory.factory.graph.costs import OpCost
 
 Array = npt.NDArray[np.float64]

@@ -28,13 +28,8 @@ import numpy.typing as npt
 from results_file import REPOSITORY, data_option, need_data, write_rows
 from scipy import optimize
 
-from nnfactory.devices.predictor import (
-    EnergyRates,
-    KernelWork,
-    Predictor,
-    fuse_kernels,
-    write_predictor,
-)
+from nnfactory.devices.kernels import KernelWork, fuse_kernels
+from nnfactory.devices.predictor import EnergyRates, Predictor, write_predictor
 from nnfactory.factory.graph.costs import OpCost
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,8 @@ import click
 from ..factory.errors import InconclusiveError, UsageError, VerificationError
 from ..factory.schema import Measurement
 from . import options
-from .builds import measurement_table, measurement_text
+from .build_facts import measurement_text
+from .builds import measurement_table
 from .output import console, print_json
 
 

@@ -14,11 +14,11 @@ from ..factory.schema import (
     Budget,
     BuildResult,
     FrontierPoint,
-    Gain,
     Measurement,
 )
 from ..factory.units import four_digits
 from . import options
+from .build_facts import build_facts
 from .frontier_plot import frontier_text
 from .output import console, interval_text, print_json, progress
 
@@ -150,92 +150,17 @@ def measurement_table(measurement: Measurement) -> dict[str, object]:
     }
 
 
-def measurement_text(measurement: Measurement) -> str:
-    """One line: measured percentiles, the number of runs and the runtime."""
-    p50, p90, p99 = (measurement.percentile(q) for q in (50, 90, 99))
-    interval = measurement.median_interval()
-    return (
-        f"measured p50 {p50:.3f} ms [{interval.low:.3f}, {interval.high:.3f}], p90 {p90:.3f}, "
-        f"p99 {p99:.3f} (n={measurement.n}, {measurement.runtime}, {measurement.precision}, "
-        f"{measurement.threads} thread{'s' if measurement.threads != 1 else ''})"
-    )
-
-
 def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None:
     """What was built, as a person reads it."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
-    estimate, plan, certificate = result.estimate, result.plan, result.certificate
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
-    active = sum(plan.counts.values())
-    blocks = sum(1 for count in plan.counts.values() if count)
-    rows.add_row(
-        "network",
-        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {blocks} of "
-        f"{len(plan.counts)} blocks, {active} modules, sparsity {plan.sparsity:.2f}"
-        + ("; statistics of your images" if plan.normalization == "reestimated" else ""),
-    )
-    if result.measurement:
-        rows.add_row("latency", measurement_text(result.measurement))
-        if budget.latency_ms is not None or result.measurement.verdict != "PASS":
-            rows.add_row("verdict", f"{result.measurement.verdict}: {result.measurement.reason}")
-    else:
-        rows.add_row(
-            "latency",
-            f"estimated p{budget.percentile} {interval_text(estimate.latency_ms, 'ms')} on "
-            f"{result.device} with {estimate.runtime} {estimate.precision} "
-            "(nobody measured this network there)",
-        )
-    if estimate.energy_mj is not None:
-        rows.add_row("energy", f"estimated {interval_text(estimate.energy_mj, 'mJ')} an image")
-    rows.add_row(
-        "accuracy",
-        f"estimated {interval_text(estimate.accuracy)} on "
-        + (
-            "images like the examples"
-            if plan.task.examples
-            else "validation images of these classes"
-        )
-        + (
-            f"; least of a class, {estimate.least_class.split(',')[0]}: "
-            f"{interval_text(estimate.least_class_accuracy, digits=2)}"
-            if estimate.least_class_accuracy
-            else ""
-        ),
-    )
-    for accuracy in result.accuracy:
-        value = interval_text(accuracy.interval, digits=3)
-        rows.add_row("", escape(f"measured {accuracy.metric} {value} on {accuracy.dataset}"))
-    rows.add_row(
-        "size",
-        f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
-        f"{estimate.memory_mib:.2f} MiB, file at most {estimate.file_mib:.2f} MiB",
-    )
-    gap = "no gap" if certificate.gap <= 0 else f"gap {certificate.gap:.1e}"
-    limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
-    rows.add_row(
-        "choice",
-        f"{'fastest' if certificate.goal == 'latency' else 'optimal'} for the library's values and "
-        f"the latency table at {plan.input_size} px ({certificate.method}, {gap}){limits}",
-    )
-    if result.chosen is not None:
-        rows.add_row(
-            "",
-            f"the best of {result.chosen.candidates} such networks, by their accuracy on "
-            f"{result.chosen.images} of your images",
-        )
-    for gain in certificate.more:
-        rows.add_row("more", gain_text(gain))
-    for parity in result.parity:
-        rows.add_row(
-            "proof", f"{parity.b} equals {parity.a}: {parity.max_abs:.0e} on {parity.n} inputs"
-        )
-    spent = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in result.seconds.items())
-    rows.add_row("time", spent)
+    for title, text in build_facts(result, budget):
+        rows.add_row(title, Text(text))  # no markup: names of classes and folders may hold brackets
     out.print(_short(result.artifact.folder), style="bold green", markup=False)
     out.print(rows)
     if result.frontier:
@@ -245,15 +170,6 @@ def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None
             out.print(f"  {point_command(words, point)}", markup=False)
     place = shlex.quote(_short(result.artifact.folder))
     out.print(f"\nnext: nnfactory run {place} IMAGE", markup=False)
-
-
-def gain_text(gain: Gain) -> str:
-    """What a little more of a budget buys, in words."""
-    way = "more" if gain.step > 0 else "less"
-    change = f"{abs(gain.step):g} {gain.unit} {way} {gain.budget}".replace("  ", " ")
-    if gain.of == "latency":
-        return f"{change} saves {gain.gain:.3g} ms, by the latency table"
-    return f"{change} buys {100 * gain.gain:+.1f} points of accuracy, estimated"
 
 
 def _short(folder: str) -> str:

@@ -28,8 +28,9 @@ from ..factory.sampling import sample_widths
 from ..factory.schema import EnergyTable, LatencyTable
 from ..factory.serialize import noun_from_table, table_from_noun
 from .conditions import MAX_CONTENTION, cpu_name, host_conditions
+from .kernels import KernelWork, fuse_kernels
 from .measure import Samples, measure_interleaved, warm_up
-from .predictor import EnergyRates, KernelWork, Predictor, fuse_kernels
+from .predictor import EnergyRates, Predictor
 from .runners.onnxruntime import OnnxRuntimeRunner, runtime_name
 
 RESOLUTION_NS = 1000  # tables are kept to the microsecond; measurements are no better

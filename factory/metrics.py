@@ -144,9 +144,18 @@ def _average_precision(row: _ClassMatches, weights: NDArray[np.int64] | None) ->
     return float(padded[np.minimum(at, len(envelope))].mean())
 
 
-def proportion_interval(correct: int, n: int, *, level: float = 0.95) -> Interval:
-    """A share of ``n`` trials with the Wilson score interval."""
-    z, p = _Z[level], correct / n
+def proportion_interval(
+    correct: int, n: int, *, level: float = 0.95, spread: float = 1.0
+) -> Interval:
+    """A share of ``n`` trials with the Wilson score interval.
+
+    Args:
+        correct: How many succeeded.
+        n: How many there were.
+        level: Nominal coverage, 0.9 or 0.95.
+        spread: Standard error as a multiple of that of independent trials.
+    """
+    z, p = _Z[level] * spread, correct / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low, high = max(0.0, min(p, center - half)), min(1.0, max(p, center + half))

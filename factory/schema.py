@@ -398,7 +398,14 @@ class Plan:
             self.normalization,
             self.is_modulated,
             self.precision,
-            *filter(None, [self.task.examples, self.statistics_of]),
+            *(
+                (name, digest)
+                for name, digest in (
+                    ("examples", self.task.examples),
+                    ("statistics", self.statistics_of),
+                )
+                if digest
+            ),
         ]
         return hashlib.sha256(json.dumps(decisions).encode()).hexdigest()[:16]
 

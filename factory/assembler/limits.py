@@ -233,8 +233,8 @@ def _class_accuracy(problem: Problem, asked: float) -> Limit:
     fit = problem.library.accuracy.get("class_fit")
     if fit is None:
         raise DataError(
-            f"Library '{problem.library.name}' has no estimate for single classes.",
-            hints=["ask for --min-accuracy", "examples, and libraries of old, have none"],
+            f"Library '{problem.library.name}' has no estimate for single classes of this task.",
+            hints=["limit the mean over them with --min-accuracy"],
         )
     tables, strengths = problem.class_tables, problem.class_strengths
     whole = np.sum([table[:, -1] for table in tables.values()], 0)

@@ -81,12 +81,11 @@ def read_labelled(
         )
     parts = {record.split for record in checked.records}
     split = next((part for part in prefer if part in parts), "")
-    first_of = {digest: index for index, digest in reversed(list(enumerate(checked.digests)))}
-    kept = [
-        index
-        for index, record in enumerate(checked.records)
-        if (not split or record.split == split) and first_of[checked.digests[index]] == index
-    ]
+    first_of: dict[str, int] = {}
+    for index, record in enumerate(checked.records):
+        if not split or record.split == split:
+            first_of.setdefault(checked.digests[index], index)
+    kept = list(first_of.values())
     records = [checked.records[index] for index in kept]
     return Labelled(
         folder=folder, classes=listing.classes, split=split,

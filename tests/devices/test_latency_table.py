@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnfactory.devices import latency_table
+from nnfactory.devices.kernels import KernelWork, fuse_kernels
 from nnfactory.devices.latency_table import (
     RESOLUTION_NS,
     cache_folder,
@@ -19,7 +20,7 @@ from nnfactory.devices.latency_table import (
     predicted_table,
     sample_counts,
 )
-from nnfactory.devices.predictor import KernelWork, fuse_kernels, load_predictor
+from nnfactory.devices.predictor import load_predictor
 from nnfactory.factory.errors import UsageError
 from nnfactory.factory.graph.costs import op_costs
 from nnfactory.factory.graph.network import tensor_shapes

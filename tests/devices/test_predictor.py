@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnfactory.devices.kernels import fuse_kernels
 from nnfactory.devices.predictor import (
-    fuse_kernels,
     list_predictors,
     load_predictor,
     read_predictor,
