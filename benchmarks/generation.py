@@ -1,10 +1,12 @@
-"""How long it takes to make a network: plan and link inside a process, and the whole command.
+"""How long it takes to make a network: its parts, whole artifacts, and the whole command.
 
     python benchmarks/generation.py
 
 Writes ``results/generation.csv``. The plan and link times are medians over random tasks and
-budgets with the library open and its tables made, as a service would have them. The command is
-timed as a whole process, from an empty folder, without measuring on a device.
+budgets with the library open and its tables made, as a service would have them. So is an artifact:
+chosen, linked, proven and written by ``nnfactory.build``, every other one under six budgets; a
+thousand of both kinds of task are also timed together. The command is timed as a whole process,
+from an empty folder. Nothing is measured on a device.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 from results_file import write_rows
 
+from nnfactory import build
 from nnfactory.api.request import size_options
 from nnfactory.devices.profile import load_profile
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size
@@ -30,8 +34,9 @@ from nnfactory.factory.schema import Budget, Task
 
 @click.command()
 @click.option("--networks", default=100, show_default=True, help="Networks per library.")
+@click.option("--artifacts", default=500, show_default=True, help="Artifacts per library.")
 @click.option("--commands", default=5, show_default=True, help="Runs of every command.")
-def main(networks: int, commands: int) -> None:
+def main(networks: int, artifacts: int, commands: int) -> None:
     """Time the generation of networks."""
     rows: list[dict[str, object]] = []
     for name in library_folders():
@@ -40,6 +45,10 @@ def main(networks: int, commands: int) -> None:
         samples = _generation_ms(library, options, networks)
         for phase, values in samples.items():
             rows.append(_row(name, phase, values))
+    made = {name: _artifact_ms(open_library(name), artifacts) for name in library_folders()}
+    rows += [_row(name, "artifact", values) for name, values in made.items()]
+    total = sum(map(sum, made.values()))
+    rows.append(_row("", f"{artifacts * len(made)} artifacts, one process", [total]))
     for kind in ("det", "cls"):
         words = ["build", "--device", "jetson", "--task", kind]
         rows.append(_row("", " ".join(["nnfactory", *words]), _command_ms(words, commands)))
@@ -94,6 +103,34 @@ def _generation_ms(
         for phase, seconds in zip(samples, times, strict=True):
             samples[phase].append(seconds * 1e3)
     return samples
+
+
+def _artifact_ms(library: ModuleLibrary, n: int) -> list[float]:
+    """Milliseconds of ``nnfactory.build`` in this process, for random tasks and budgets."""
+    rng = np.random.default_rng(1)
+    options = size_options(library, load_profile("jetson"), None)
+    whole = assemble_any_size(options, library.task(), Budget())[1]
+    assert whole.latency_ms is not None
+    values = []
+    for number in range(n):
+        size = int(rng.integers(2, min(20, len(library.classes)) + 1))
+        classes = [str(name) for name in rng.choice(library.classes, size, replace=False)]
+        share = float(rng.uniform(0.6, 1))
+        budget = Budget(latency_ms=share * whole.latency_ms.value)
+        if number % 2:
+            budget = replace(
+                budget, mparams=share * whole.mparams, mmacs=share * whole.mmacs,
+                memory_mib=share * whole.memory_mib, file_mib=share * whole.file_mib,
+                sparsity=0.1,
+            )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            build(
+                task=library.kind, device="jetson", classes=classes, library=library.name,
+                budget=budget, out_dir=Path(folder) / "artifact",
+            )  # fmt: skip
+            values.append((time.perf_counter() - start) * 1e3)
+    return values
 
 
 def _command_ms(words: list[str], n: int) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ SEED = 0
 TOLERANCE = {"input": 1.01 / 255, "score": 1e-3, "box_px": 0.1}
 
 
+@cache
 def golden_image(seed: int = SEED) -> Pixels:
-    """A picture (240, 320, 3), uint8 RGB, the same for the same seed."""
+    """A picture (240, 320, 3), uint8 RGB, read-only, the same for the same seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
     image = np.stack((x / WIDTH, y / HEIGHT, 1 - (x + y) / (WIDTH + HEIGHT)), -1) * 200  # (H, W, 3)
@@ -35,7 +37,15 @@ def golden_image(seed: int = SEED) -> Pixels:
     stripes = (x // 8 + y // 8) % 2 == 0
     image[160:220, 20:100][stripes[160:220, 20:100]] = 255
     image += rng.normal(0, 6, image.shape)
-    return np.asarray(np.rint(image).clip(0, 255), np.uint8)
+    pixels = np.asarray(np.rint(image).clip(0, 255), np.uint8)
+    pixels.flags.writeable = False
+    return pixels
+
+
+@cache
+def golden_png(seed: int = SEED) -> bytes:
+    """The same picture as a PNG file."""
+    return png_from_pixels(golden_image(seed))
 
 
 def png_from_pixels(pixels: Pixels) -> bytes:
@@ -80,7 +90,7 @@ def write_golden(folder: Path, network: Path, *, seed: int = SEED) -> None:
         "answer": runtime.decode(output, image, confidence).summary(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "input.png").write_bytes(png_from_pixels(image))
+    (folder / "input.png").write_bytes(golden_png(seed))
     np.save(folder / "input.npy", tensor, allow_pickle=False)
     np.save(folder / "output.npy", output, allow_pickle=False)
     text = json.dumps(recorded, indent=2, ensure_ascii=False)

@@ -179,7 +179,7 @@ def test_every_budget_is_kept(toy_library: ModuleLibrary, host: FakeHost):
     size = (Path(result.artifact.folder) / "model.onnx").stat().st_size
     assert size <= estimate.file_mib * MIB <= size + 4096
     assert result.plan.sparsity >= 0.2
-    assert result.certificate.method == "integer program"
+    assert result.certificate.method == "bounded enumeration"
     assert result.certificate.binding
 
 

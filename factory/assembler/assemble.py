@@ -9,6 +9,7 @@ from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, LatencyTable, Plan, Task
 from ..units import NS_PER_MS
 from . import knapsack
+from .enumeration import TooManyPlansError, best_plan
 from .footprint import footprint
 from .infeasible import infeasible
 from .limits import ACCURACY, Limit, limits_of
@@ -25,8 +26,8 @@ def assemble(
     """Choose the modules: optimal for the library's values and this latency table.
 
     The plan is the most valuable one within the budget; where an accuracy is asked for and no
-    latency, it is the fastest one. One linear budget is answered by dynamic programming, others by
-    an integer program; both exactly.
+    latency, it is the fastest one. One linear budget is answered by dynamic programming, several by
+    bounded enumeration or an integer program; all of them exactly.
 
     Raises:
         BudgetError: No plan keeps the budget; the message has the tightest reachable values, and
@@ -95,7 +96,7 @@ class Choice:
         counts: Active modules per block.
         objective: Its value, or minus its nanoseconds, by the goal.
         bound: No plan has more.
-        method: "dynamic programming" or "integer program".
+        method: "dynamic programming", "bounded enumeration" or "integer program".
     """
 
     counts: dict[str, int]
@@ -140,10 +141,17 @@ def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> 
 
 
 def _by_program(objective: Table, problem: Problem, rows: Sequence[Row]) -> Choice | None:
-    found = solve_program(objective, problem.least, rows)
+    """The best plan within rows: by enumeration, or by the solver where too many plans are near."""
+    found, method = None, "integer program"
+    try:
+        if not rows or len(objective) > MOST_BLOCKS:
+            raise TooManyPlansError
+        found, method = best_plan(objective, problem.least, rows), "bounded enumeration"
+    except TooManyPlansError:
+        found = solve_program(objective, problem.least, rows)
     if found is None:
         return None
-    return Choice(found.counts, found.objective, found.bound, "integer program")
+    return Choice(found.counts, found.objective, found.bound, method)
 
 
 def certify(problem: Problem, budget: Budget, choice: Choice) -> Certificate:

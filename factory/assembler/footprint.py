@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ..graph.costs import op_costs, parameter_count
 from ..graph.cut import cut
-from ..graph.memory import activation_bytes, live_tensors
+from ..graph.memory import activation_bytes, live_buffers
 from ..graph.network import Network, model_from_network, tensor_shapes
 from ..graph.normalization import fold_norms
 from ..graph.postprocess import with_detections, with_probabilities
@@ -159,7 +159,7 @@ def _live_bytes(
     a block that runs finds the input of the block still alive. The tensors of the classes are
     counted at full size: they are small.
     """
-    rows = live_tensors(network)
+    rows = live_buffers(network, shapes)
     owner = {name: slot for slot in library.blocks for name in slot.nodes}
     running = {
         name: [live for node, live in zip(network.nodes, rows, strict=True) if node.name in nodes]
@@ -175,7 +175,7 @@ def _live_bytes(
         skipped = cut(network, [slot], {slot.name: ()})
         without = {
             node.name: activation_bytes(live, shapes)
-            for node, live in zip(skipped.nodes, live_tensors(skipped), strict=True)
+            for node, live in zip(skipped.nodes, live_buffers(skipped, shapes), strict=True)
             if node.name in outside
         }
         freed = [name for name, size in without.items() if size < outside[name]]

@@ -95,10 +95,15 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str]:
         DataError: The file is missing or malformed.
     """
     try:
-        raw = (folder / CARD).read_bytes()
-        return tomllib.loads(raw.decode()), hashlib.sha256(raw).hexdigest()[:16]
+        return _read_card(folder, (folder / CARD).stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder / CARD} cannot be read: {error}.") from error
+
+
+@cache
+def _read_card(folder: Path, _changed_ns: int) -> tuple[dict[str, Any], str]:
+    raw = (folder / CARD).read_bytes()
+    return tomllib.loads(raw.decode()), hashlib.sha256(raw).hexdigest()[:16]
 
 
 @cache

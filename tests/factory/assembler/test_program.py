@@ -1,4 +1,4 @@
-"""The exact choice under several budgets equals trying everything."""
+"""The exact choice under several budgets equals trying everything, by either solver."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnfactory.factory.assembler.enumeration import TooManyPlansError, best_plan
 from nnfactory.factory.assembler.knapsack import solve
 from nnfactory.factory.assembler.program import Row, solve_program
+
+SOLVERS = pytest.mark.parametrize("solver", [solve_program, best_plan])
 
 
 @st.composite
@@ -55,8 +58,8 @@ def best_of_all(objective, least, rows) -> int | None:
     return max(reachable, default=None)
 
 
-def check(objective, least, rows) -> None:
-    solution = solve_program(objective, least, rows)
+def check(solver, objective, least, rows) -> None:
+    solution = solver(objective, least, rows)
     best = best_of_all(objective, least, rows)
     if best is None:
         assert solution is None
@@ -72,34 +75,65 @@ def check(objective, least, rows) -> None:
         assert sum(row.table[s][k] for s, k in solution.counts.items()) <= row.limit
 
 
+@SOLVERS
 @given(program=programs(rows=2))
 @settings(max_examples=60)
-def test_two_budgets_give_the_best_of_all_plans(program):
-    check(*program)
+def test_two_budgets_give_the_best_of_all_plans(solver, program):
+    check(solver, *program)
 
 
+@SOLVERS
 @given(program=programs(rows=3))
 @settings(max_examples=40)
-def test_three_budgets_give_the_best_of_all_plans(program):
-    check(*program)
+def test_three_budgets_give_the_best_of_all_plans(solver, program):
+    check(solver, *program)
 
 
+@SOLVERS
 @given(program=programs(rows=2, largest=10**9))
 @settings(max_examples=60)
-def test_numbers_of_any_size_are_compared_exactly(program):
-    check(*program)
+def test_numbers_of_any_size_are_compared_exactly(solver, program):
+    check(solver, *program)
 
 
+@SOLVERS
 @given(program=programs(rows=1))
 @settings(max_examples=40)
-def test_one_budget_gives_the_value_of_the_knapsack(program):
+def test_one_budget_gives_the_value_of_the_knapsack(solver, program):
     objective, least, (row,) = program
     table = solve(row.table, objective, least)
     position = table.best(row.limit)
-    solution = solve_program(objective, least, [row])
+    solution = solver(objective, least, [row])
     assert (solution is None) == (position is None)
     if solution is not None:
         assert solution.objective == table.value[position]
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 6))
+@settings(max_examples=30)
+def test_both_solvers_agree_on_programs_of_the_size_of_a_library(seed, rows):
+    rng = np.random.default_rng(seed)
+    names = [f"slot{index}" for index in range(8)]
+
+    def table(largest: int) -> dict[str, tuple[int, ...]]:
+        steps = {name: np.sort(rng.integers(0, largest, 16))[::-1] for name in names}
+        return {name: (0, *np.cumsum(row).tolist()) for name, row in steps.items()}
+
+    objective, least = table(10**8), dict.fromkeys(names, 0)
+    made = [table(10**6) for _ in range(rows)]
+    limits = [int(rng.uniform(0.2, 0.8) * sum(row[-1] for row in one.values())) for one in made]
+    program = [Row(table=one, limit=limit) for one, limit in zip(made, limits, strict=True)]
+    one, other = solve_program(objective, least, program), best_plan(objective, least, program)
+    assert one is not None
+    assert other is not None
+    assert one.objective == other.objective == other.bound
+
+
+def test_too_many_plans_near_the_bound_are_given_up():
+    names = [f"slot{index}" for index in range(20)]
+    table = dict.fromkeys(names, (0, 2, 4, 6))  # all plans of a cost are worth the same
+    with pytest.raises(TooManyPlansError):
+        best_plan(table, dict.fromkeys(names, 0), [Row(table=table, limit=61)])
 
 
 def test_without_budgets_the_most_valuable_plan_is_chosen():
@@ -109,16 +143,18 @@ def test_without_budgets_the_most_valuable_plan_is_chosen():
     assert solution.objective == solution.bound == 9
 
 
-def test_a_least_count_is_kept_even_where_it_is_worth_nothing():
+@SOLVERS
+def test_a_least_count_is_kept_even_where_it_is_worth_nothing(solver):
     rows = [Row(table={"a": (0, 5), "b": (0, 5)}, limit=5)]
-    solution = solve_program({"a": (0, 0), "b": (0, 9)}, {"a": 1, "b": 0}, rows)
+    solution = solver({"a": (0, 0), "b": (0, 9)}, {"a": 1, "b": 0}, rows)
     assert solution is not None
     assert solution.counts == {"a": 1, "b": 0}
 
 
-def test_a_limit_below_zero_is_infeasible():
+@SOLVERS
+def test_a_limit_below_zero_is_infeasible(solver):
     rows = [Row(table={"a": (0, 5)}, limit=-1)]
-    assert solve_program({"a": (0, 1)}, {"a": 0}, rows) is None
+    assert solver({"a": (0, 1)}, {"a": 0}, rows) is None
 
 
 def test_what_the_solver_writes_to_stdout_is_not_seen(capfd, monkeypatch: pytest.MonkeyPatch):
