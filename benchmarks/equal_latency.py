@@ -118,6 +118,15 @@ def case_of(
     )  # fmt: skip
 
 
+def class_rows(library: ModuleLibrary) -> Array:
+    """What the last layer looks for in every class, centered and of length 1, (K, C)."""
+    names = [n for n in library.network.weights if n.startswith("classes") and "weight" in n]
+    parts = [library.network.weights[n].reshape(len(library.classes), -1) for n in names]
+    rows = np.concatenate(parts, 1).astype(np.float64)
+    rows -= rows.mean(0)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
 def full_active(library: ModuleLibrary) -> dict[str, tuple[int, ...]]:
     """Every module of every block."""
     return {name: tuple(range(count)) for name, count in full_counts(library).items()}

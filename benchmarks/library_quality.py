@@ -33,6 +33,7 @@ from equal_latency import (
     at_latency,
     case_of,
     chosen,
+    class_rows,
     full_active,
     libraries_with_data,
     outcome,
@@ -192,11 +193,7 @@ def _against(
 
 def similar_classes(library: ModuleLibrary, size: int, rng: np.random.Generator) -> np.ndarray:
     """A random class and some of those that the last layer finds closest to it."""
-    names = [n for n in library.network.weights if n.startswith("classes") and "weight" in n]
-    parts = [library.network.weights[n].reshape(len(library.classes), -1) for n in names]
-    rows = np.concatenate(parts, 1)
-    rows = rows - rows.mean(0)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = class_rows(library)
     middle = int(rng.integers(len(rows)))
     near = np.argsort(-(rows @ rows[middle]))[1 : max(size, min(len(rows), 2 * size))]
     return np.append(rng.choice(near, size - 1, replace=False), middle)

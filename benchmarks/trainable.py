@@ -17,8 +17,29 @@ from torch.nn import functional as F
 from nnfactory.factory.graph.network import Network, attribute
 from nnfactory.factory.graph.normalization import fold_norms
 from nnfactory.factory.graph.postprocess import with_detections, with_probabilities
-from nnfactory.factory.supernet.network import Detector
-from nnfactory.factory.supernet.recipe import Architecture
+from nnfactory.factory.library.library import ModuleLibrary
+from nnfactory.factory.supernet.network import (
+    Classifier,
+    Detector,
+    supernet_from_architecture,
+)
+from nnfactory.factory.supernet.recipe import Architecture, recipe_from_table
+
+
+def supernet_of(library: ModuleLibrary) -> Classifier | Detector:
+    """The supernet that a library was published from, with the weights of the library."""
+    recipe = recipe_from_table(library.card["training"]["recipe"])
+    network = supernet_from_architecture(recipe.architecture)
+    own = network.state_dict()
+    taken = {
+        name: torch.from_numpy(array.copy())
+        for name, array in library.network.weights.items()
+        if name in own
+    }
+    # the graph divides the kernel of the stem by what the supernet divides images by
+    taken["stem.conv.weight"] *= torch.tensor(recipe.architecture.std).view(1, 3, 1, 1)
+    network.load_state_dict(taken, strict=False)
+    return network
 
 
 class Trainable(nn.Module):
