@@ -11,7 +11,7 @@ from ..factory.schema import Measurement, Plan, Task
 
 if TYPE_CHECKING:
     from ..exporters.runtime.nnf_runtime import Results, Runtime
-    from ..factory.graph.network import Array
+    from ..factory.graph.network import Array, Network
     from ..factory.library.library import ModuleLibrary
 
 
@@ -162,8 +162,15 @@ def _linked_again(source: ModuleLibrary, plan: Plan) -> tuple[dict[str, Array], 
     return linked.network.weights, set(class_layer(linked.folded).input[1:])
 
 
-def inspect(path: Path) -> dict[str, Any]:
-    """Inputs, outputs, operators, size and metadata of an ONNX file or an artifact.
+def inspect(path: Path, *, input_size: int | None = None) -> dict[str, Any]:
+    """Inputs, outputs, operators, size, structure and metadata of an ONNX file or an artifact.
+
+    A network of someone else is read with static shapes and in our opset: see
+    :func:`load_foreign`.
+
+    Args:
+        path: An ONNX file, or an artifact.
+        input_size: Height and width of the input, where a file leaves them open.
 
     Raises:
         DataError: The file or folder is neither.
@@ -172,13 +179,15 @@ def inspect(path: Path) -> dict[str, Any]:
 
     from ..exporters.bundle import read_manifest
     from ..factory.graph.costs import op_costs, parameter_count
+    from ..factory.graph.foreign import load_foreign
     from ..factory.graph.memory import peak_bytes
     from ..factory.graph.network import load_model, network_from_model, tensor_shapes
 
     manifest = read_manifest(path) if path.is_dir() else None
     file = _model_file(path)
     model = load_model(file)
-    network = network_from_model(model)
+    is_ours = model.producer_name == "nnfactory"
+    network = network_from_model(model) if is_ours else load_foreign(file, size=input_size)
     shapes = tensor_shapes(network)
     return {
         "file": str(file),
@@ -191,8 +200,29 @@ def inspect(path: Path) -> dict[str, Any]:
         "macs": sum(row.macs for row in op_costs(network, shapes)),
         "peak_memory_bytes": peak_bytes(network, shapes),
         "operators": dict(Counter(node.op_type for node in network.nodes).most_common()),
+        **_structure(network),
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
         "manifest": manifest,
+    }
+
+
+def _structure(network: Network) -> dict[str, Any]:
+    """What could be cut out of a network, and where it could be taken apart."""
+    from ..factory.graph.coupling import coupling
+    from ..factory.graph.cut_points import cut_points
+
+    found = coupling(network)
+    points = cut_points(network) if len(network.inputs) == 1 else []
+    return {
+        "channel_groups": {
+            "removable": len(found.removable()),
+            "families": len(found.families()),
+            "not_understood": dict(found.not_understood),
+        },
+        "cut_points": [
+            {"tensor": point.tensor, "shape": list(point.shape), "depth": round(point.depth, 4)}
+            for point in points
+        ],
     }
 
 

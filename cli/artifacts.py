@@ -86,9 +86,10 @@ def verify(path: Path, as_json: bool) -> None:
 
 @click.command(short_help="Inputs, outputs, operators, size and metadata of a network.")
 @click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="ARTIFACT|ONNX")
+@click.option("--imgsz", type=click.IntRange(1), help="Input size, where a file leaves it open.")
 @options.json_option
-def inspect(path: Path, as_json: bool) -> None:
-    """Show inputs, outputs, operators, size and metadata.
+def inspect(path: Path, imgsz: int | None, as_json: bool) -> None:
+    """Show inputs, outputs, operators, size, structure and metadata.
 
     \b
     nnfactory inspect det-host-1a2b3c4d
@@ -96,7 +97,7 @@ def inspect(path: Path, as_json: bool) -> None:
     """
     from .. import api
 
-    facts = api.inspect(path)
+    facts = api.inspect(path, input_size=imgsz)
     if as_json:
         print_json(facts)
         return
@@ -112,6 +113,13 @@ def inspect(path: Path, as_json: bool) -> None:
         f"peak memory {facts['peak_memory_bytes'] / 2**20:.2f} MiB"
     )
     out.print("  operators: " + ", ".join(f"{op} {n}" for op, n in facts["operators"].items()))
+    groups, points = facts["channel_groups"], facts["cut_points"]
+    out.print(
+        f"  {groups['removable']} removable channel groups in {groups['families']} families, "
+        f"{len(points)} cut points"
+    )
+    for name, operator in groups["not_understood"].items():
+        out.print(f"  not understood, so nothing around it is cut: {operator} {name}", markup=False)
     for key, value in facts["metadata"].items():
         text = value if len(value) <= 80 else value[:77] + "..."
         out.print(f"  {key}: {text}", markup=False)

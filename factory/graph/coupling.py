@@ -79,12 +79,13 @@ def coupling(network: Network) -> Coupling:
     """Follow all channels of a network.
 
     Args:
-        network: Of images (B, 3, H, W), channels first.
+        network: Of images (B, C, H, W), channels first, or of vectors (B, F).
     """
     shapes = tensor_shapes(network)
     tracer = _Tracer(network, shapes)
-    for name in network.inputs:
-        tracer.fix(tracer.fresh(name), f"'{name}' is an input")
+    for name, shape in network.inputs.items():
+        if len(shape) > 1:
+            tracer.fix(tracer.fresh(name), f"'{name}' is an input")
     for node in network.nodes:
         tracer.follow(node)
     for name in network.outputs:
