@@ -41,6 +41,15 @@ def machine() -> dict[str, object]:
     }
 
 
+def read_rows(name: str) -> list[dict[str, str]]:
+    """The rows of ``results/<name>.csv``; none if there is no such file."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def write_rows(
     name: str, rows: Sequence[Mapping[str, object]], *, replace: Sequence[str] = ()
 ) -> Path:
@@ -57,8 +66,7 @@ def write_rows(
     full: list[Mapping[str, object]] = [{**row, **machine()} for row in rows]
     if replace and path.is_file():
         measured = {tuple(str(row[column]) for column in replace) for row in full}
-        with path.open(newline="", encoding="utf-8") as file:
-            old = [row for row in csv.DictReader(file) if row.keys() == full[0].keys()]
+        old = [row for row in read_rows(name) if row.keys() == full[0].keys()]
         kept = [row for row in old if tuple(row[column] for column in replace) not in measured]
         full = sorted([*kept, *full], key=lambda row: tuple(str(row[c]) for c in replace))
     with path.open("w", newline="", encoding="utf-8") as file:

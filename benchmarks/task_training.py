@@ -3,8 +3,9 @@
     python benchmarks/task_training.py --data DIR [--library NAME] [--tasks N] [--share S]
 
 Writes ``results/task_training.csv``, one row per method with the mean paired difference, generated
-minus method, and ``results/task_training_tasks.csv``, one row per network. For random tasks of 2
-to 20 classes, at an equal measured latency (a quarter of the full network's, unless told):
+minus method, and ``results/task_training_tasks.csv``, one row per network; the latter after every
+task, so that ``--resume`` can go on. For random tasks of 2 to 20 classes, at an equal measured
+latency (a quarter of the full network's, unless told):
 
 * generated: what nnfactory builds: modules chosen and linked, nothing trained.
 * from scratch: the same network with fresh weights, trained on the task's images alone for 3,000
@@ -26,7 +27,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ from equal_latency import (
     outcome,
     plain_plan,
 )
-from results_file import data_option, need_data, write_rows
+from results_file import data_option, need_data, read_rows, write_rows
 from torch import Tensor, nn
 from trainable import Trainable, trainable
 
@@ -82,6 +83,8 @@ CHANNELS = 8  # pruned at a time
 PRUNING_STEPS = 100  # from no channel to all of them
 GRADIENT_BATCHES = 2  # behind the Taylor importance of a step
 SLACK = 1.02
+NETWORKS = "task_training_tasks"  # the file
+Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,12 @@ class _Setting:
     def __str__(self) -> str:
         return f"{self.ranking} lr {self.rate:g}".strip()
 
+    @classmethod
+    def parse(cls, text: str) -> _Setting:
+        """The setting that is written so."""
+        ranking, _, rate = text.rpartition("lr ")
+        return cls(ranking.strip(), float(rate))
+
 
 def _settings(kind: str) -> dict[str, tuple[_Setting, ...]]:
     """The settings to choose from, by method."""
@@ -116,25 +125,27 @@ def _settings(kind: str) -> dict[str, tuple[_Setting, ...]]:
 @click.option("--tasks", default=TASKS, show_default=True, help="Tasks per library.")
 @click.option("--share", default=SHARE, show_default=True, help="Of the full network's latency.")
 @click.option("--steps", type=int, help="At most so many training steps, to try it out.")
+@click.option("--resume", is_flag=True, help="Keep the tasks that are in the file of networks.")
 def main(
-    data_dir: Path, names: tuple[str, ...], tasks: int, share: float, steps: int | None
-) -> None:
+    data_dir: Path, names: tuple[str, ...], tasks: int, share: float, steps: int | None,
+    resume: bool,
+) -> None:  # fmt: skip
     """Compare with networks that are trained for the task."""
     need_data(data_dir)
-    claims: list[Claim] = []
-    rows: list[dict[str, object]] = []
     for library, data in libraries_with_data(names, data_dir):
-        found, networks = against(library, data, tasks, share=share, most_steps=steps)
-        claims += found
-        rows += networks
-        write_rows("task_training", [claim.row() for claim in claims])
-        write_rows("task_training_tasks", rows)
+        done = [row for row in read_rows(NETWORKS) if row["library"] == library.name]
+        claims, _ = against(
+            library, data, tasks, share=share, most_steps=steps, done=done if resume else (),
+            keep=lambda rows: write_rows(NETWORKS, rows, replace=("library",)),
+        )  # fmt: skip
+        write_rows("task_training", [claim.row() for claim in claims], replace=("library",))
 
 
 def against(
     library: ModuleLibrary, data: DataSet, tasks: int, *, share: float = SHARE,
-    most_steps: int | None = None,
-) -> tuple[list[Claim], list[dict[str, object]]]:  # fmt: skip
+    most_steps: int | None = None, done: Sequence[Row] = (),
+    keep: Callable[[Sequence[Row]], object] = lambda rows: None,
+) -> tuple[list[Claim], list[Row]]:  # fmt: skip
     """The generated network against networks that are trained for the task.
 
     Args:
@@ -143,25 +154,43 @@ def against(
         tasks: Number of tasks.
         share: Of the full network's latency that every network may take.
         most_steps: Stop every training after so many steps.
+        done: Networks of whole tasks that were made before.
+        keep: Called with all networks so far after every task.
     """
     rng = np.random.default_rng(4)
-    settled: dict[str, _Setting] = {}
-    rows: list[dict[str, object]] = []
-    made: dict[str, list[_Made]] = {}
+    settled = {
+        str(row["what"]): _Setting.parse(str(row["setting"])) for row in done if row["setting"]
+    }
+    rows = list(done)
     for number in range(tasks):
         size = int(rng.integers(2, min(20, len(library.classes)) + 1))
         case = case_of(library, data, rng.choice(len(library.classes), size, replace=False), rng)
+        if any(int(str(row["task"])) == number for row in done):
+            continue
         for network in _networks(_Lesson.of(case, data, number, most_steps), share, settled):
-            made.setdefault(network.method, []).append(network)
             rows.append(network.row(case, number))
             click.echo("  ".join(f"{k} {v}" for k, v in rows[-1].items() if v != ""))
-    generated = made["generated"]
-    values = {method: np.array([one.value for one in found]) for method, found in made.items()}
-    claims = [_claim(library, "generated", values["generated"], generated)]
+        keep(rows)
+    values = {
+        method: np.array([float(str(row["value"])) for row in _of(rows, method)])
+        for method in ("generated", *_settings(library.kind))
+    }
+    claims = [_claim(library, "generated", values["generated"], _of(rows, "generated"))]
     for method in _settings(library.kind):
         ahead = values["generated"] - values[method]
-        claims.append(_claim(library, f"generated minus {method}", ahead, made[method]))
+        claims.append(_claim(library, f"generated minus {method}", ahead, _of(rows, method)))
     return claims, rows
+
+
+def _of(rows: Sequence[Row], method: str) -> list[Row]:
+    """The networks of a method, task by task."""
+    return [row for row in rows if row["what"] == method]
+
+
+def _claim(library: ModuleLibrary, what: str, values: np.ndarray, rows: Sequence[Row]) -> Claim:
+    """A row about a method, with the mean time that it took."""
+    seconds = float(np.mean([float(str(row["seconds"])) for row in rows]))
+    return Claim("against", library.name, what, mean_interval(values.tolist()), seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -175,23 +204,12 @@ class _Made:
     steps: int = 0
     setting: _Setting | str = ""
 
-    @property
-    def value(self) -> float:
-        """Top-1 accuracy or AP50 on test images."""
-        return self.outcome.metric()
-
     def row(self, case: Case, number: int) -> dict[str, object]:
         """As the CSV has it."""
         return case_row(
             "against", case, number, self.method, self.share, self.outcome, steps=self.steps,
             setting=str(self.setting), seconds=round(self.seconds, 2),
         )  # fmt: skip
-
-
-def _claim(library: ModuleLibrary, what: str, values: np.ndarray, made: list[_Made]) -> Claim:
-    """A row about a method, with the mean time that it took."""
-    seconds = float(np.mean([one.seconds for one in made]))
-    return Claim("against", library.name, what, mean_interval(values.tolist()), seconds=seconds)
 
 
 @dataclass(frozen=True, eq=False)
