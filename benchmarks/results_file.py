@@ -42,12 +42,12 @@ def machine() -> dict[str, object]:
 
 
 def read_rows(name: str) -> list[dict[str, str]]:
-    """The rows of ``results/<name>.csv``; none if there is no such file."""
+    """The rows of ``results/<name>.csv`` without its comments; none if there is no such file."""
     path = RESULTS / f"{name}.csv"
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
 def write_rows(

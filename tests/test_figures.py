@@ -1,15 +1,15 @@
-"""The figures of the README are those of the result files."""
+"""The figures of the README and the documentation are those of the result files."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "readme_figures.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "figures.py"
 
 
-def test_readme_has_the_figures_of_the_result_files():
+def test_pages_have_the_figures_of_the_result_files():
     finished = subprocess.run([sys.executable, SCRIPT, "--check"], check=False)
-    assert finished.returncode == 0, "run python benchmarks/readme_figures.py"
+    assert finished.returncode == 0, "run python benchmarks/figures.py"
 
 
 def test_there_are_figures():

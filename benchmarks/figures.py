@@ -1,58 +1,45 @@
-"""Write the figures of the README from the result files.
+"""Write the figures of the README and of pages under docs from the result files.
 
-    python benchmarks/readme_figures.py [--check]
+    python benchmarks/figures.py [--check]
 
-Replaces what stands between the two ``figures`` marks. With ``--check`` nothing is written and
-the exit code is 1 when the README is not up to date.
+Replaces what stands between the two ``figures`` marks of a page. With ``--check`` nothing is
+written and the exit code is 1 when a page is not up to date.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+from results_file import read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULTS = REPOSITORY / "benchmarks" / "results"
 _BLOCK = re.compile(r"(<!-- figures:[^\n]*-->\n).*?(<!-- /figures -->)", re.S)
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 when out of date.")
 def main(check: bool) -> None:
-    """Bring the README's figures up to date."""
-    path = REPOSITORY / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = updated(old)
-    if check:
-        sys.exit(int(old != new))
-    path.write_text(new, encoding="utf-8")
+    """Bring the figures of all pages up to date."""
+    is_old = False
+    for name, parts in _PAGES.items():
+        path = REPOSITORY / name
+        old = path.read_text(encoding="utf-8")
+        new = updated(old, parts)
+        is_old |= old != new
+        if not check:
+            path.write_text(new, encoding="utf-8")
+    sys.exit(int(check and is_old))
 
 
-def updated(readme: str) -> str:
-    """The README with the figures of the result files."""
-    parts = [
-        _library_quality(),
-        _specialization(),
-        _generation(),
-        _few_shot(),
-        _jetson(),
-        _raspberry_pi(),
-    ]
-    text = "\n".join(part for part in parts if part)
-    return _BLOCK.sub(lambda match: f"{match[1]}{text}{match[2]}", readme)
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    path = RESULTS / f"{name}.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+def updated(page: str, parts: Sequence[Callable[[], str]]) -> str:
+    """A page with the figures of the result files."""
+    text = "\n".join(found for part in parts if (found := part()))
+    return _BLOCK.sub(lambda match: f"{match[1]}{text}{match[2]}", page)
 
 
 _PARTS = {
@@ -65,7 +52,7 @@ _PARTS = {
 
 def _library_quality() -> str:
     """What was asked of the libraries and what they reach; bars that are missed included."""
-    rows = _rows("library_quality")
+    rows = read_rows("library_quality")
     if not rows:
         return ""
     lines = [
@@ -93,7 +80,7 @@ def _library_quality() -> str:
 
 def _specialization() -> str:
     """Accuracy at equal measured latency: a line per library, task size and latency."""
-    rows = _rows("specialization")
+    rows = read_rows("specialization")
     if not rows:
         return ""
     lines = [
@@ -154,7 +141,7 @@ def _value(row: dict[str, str]) -> str:
 
 def _generation() -> str:
     """Time to make a network."""
-    rows = _rows("generation")
+    rows = read_rows("generation")
     if not rows:
         return ""
     lines = [
@@ -171,7 +158,7 @@ def _generation() -> str:
 
 def _jetson() -> str:
     """Held-out error of the latency estimate."""
-    rows = [row for row in _rows("jetson_predictor") if row["in_domain"] == "1"]
+    rows = [row for row in read_rows("jetson_predictor") if row["in_domain"] == "1"]
     if not rows:
         return ""
     errors = [abs(math.log(float(row["ratio"]))) for row in rows]
@@ -187,7 +174,7 @@ def _jetson() -> str:
 
 def _raspberry_pi() -> str:
     """Held-out errors of the latency and energy estimates."""
-    rows = _rows("raspberrypi_predictor")
+    rows = read_rows("raspberrypi_predictor")
     if not rows:
         return ""
     worst = {
@@ -205,7 +192,7 @@ def _raspberry_pi() -> str:
 
 def _few_shot() -> str:
     """Accuracy on classes that the library has never seen."""
-    rows = [row for row in _rows("few_shot") if row["method"] != "scope"]
+    rows = [row for row in read_rows("few_shot") if row["method"] != "scope"]
     if not rows:
         return ""
     lines = [
@@ -234,6 +221,108 @@ def _few_shot() -> str:
         f"{sum(int(row['tasks']) for row in built)} cases."
     )
     return "\n".join(lines) + "\n"
+
+
+def _coverage() -> str:
+    """How often the interval of an estimated accuracy holds what is measured."""
+    rows = read_rows("estimate_coverage")
+    if not rows:
+        return ""
+    shares = []
+    for library in dict.fromkeys(row["library"] for row in rows):
+        found = {
+            images: [row for row in rows if (row["library"], row["images"]) == (library, images)]
+            for images in ("validation", "test")
+        }
+        held = {
+            images: sum(float(row["coverage"]) for row in mine) / len(mine)
+            for images, mine in found.items()
+        }
+        shares.append(
+            f"`{library}` in {100 * held['validation']:.0f} % on validation images and in "
+            f"{100 * held['test']:.0f} % on test images"
+        )
+    networks = sum(int(row["networks"]) for row in rows if row["images"] == "test")
+    return (
+        f"The 90 % intervals of estimated accuracies held what was measured of {networks} "
+        f"networks, of {', of '.join(shares)} (`estimate_coverage.csv`).\n"
+    )
+
+
+def _budget_keeping() -> str:
+    """How often a budget was broken."""
+    rows = read_rows("budget_keeping")
+    if not rows:
+        return ""
+    builds = sum(int(row["builds"]) for row in rows if row["budget"] == "latency_ms")
+    by_estimate = sum(int(row["estimated_broken"]) for row in rows)
+    latency = sum(int(row["measured_broken"]) for row in rows if row["budget"] == "latency_ms")
+    memory = [row for row in rows if row["budget"] == "memory_mib"]
+    others = sum(
+        int(row["measured_broken"])
+        for row in rows
+        if row["budget"] not in ("latency_ms", "memory_mib")
+    )
+    worst = max(float(row["worst_ratio"]) for row in memory)
+    return (
+        f"{builds} builds under one to five random budgets on this machine broke {by_estimate} by "
+        f"the estimate. Measured again afterwards, the latency was broken in {latency}, "
+        f"parameters, multiply-adds and file size in {others}, the memory in "
+        f"{sum(int(row['measured_broken']) for row in memory)} of "
+        f"{sum(int(row['builds']) for row in memory)}, where ONNX Runtime allocates up to "
+        f"{100 * (worst - 1):.1f} % more than was counted (`budget_keeping.csv`).\n"
+    )
+
+
+def _ways_of_choosing() -> str:
+    """All ways of choosing modules, as differences from the one that builds."""
+    rows = read_rows("assembler_quality")
+    parts = []
+    for library in dict.fromkeys(row["library"] for row in rows):
+        mine = [row for row in rows if row["library"] == library]
+        shares = sorted({float(row["share"]) for row in mine if row["share"] != "1.0"})
+        cell = {(row["method"], float(row["share"])): row for row in mine}
+        metric = mine[0]["metric"]
+        tasks = max(int(row["tasks"]) for row in mine)
+        full = cell["full, masked logits", 1.0]["value"]
+        parts += [
+            f"### {library}",
+            "",
+            f"{metric} on test images, mean over {tasks} tasks (full network with masked logits "
+            f"{float(full):.3f}); below the first line points of difference, paired, with 95 % "
+            "intervals:",
+            "",
+            "| way | "
+            + " | ".join(f"{100 * share:.0f} % of the latency" for share in shares)
+            + " |",
+            "|---|" + "---|" * len(shares),
+        ]
+        for method in dict.fromkeys(row["method"] for row in mine):
+            if method == "full, masked logits":
+                continue
+            cells = [_choice_cell(cell.get((method, share))) for share in shares]
+            parts.append(f"| {method} | {' | '.join(cells)} |")
+        parts += ["", f"![{library}](../benchmarks/results/assembler_quality_{library}.png)", ""]
+    return "\n".join(parts)
+
+
+def _choice_cell(row: dict[str, str] | None) -> str:
+    if row is None:
+        return ""
+    if not row["difference"]:
+        return f"{float(row['value']):.3f}"
+    value, low, high = (100 * float(row[key]) for key in ("difference", "d_low", "d_high"))
+    tasks = f" ({row['tasks']} tasks)" if int(row["tasks"]) < 10 else ""
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]{tasks}"
+
+
+_PAGES: dict[str, Sequence[Callable[[], str]]] = {
+    "README.md": (
+        _library_quality, _specialization, _generation, _budget_keeping, _coverage, _few_shot,
+        _jetson, _raspberry_pi,
+    ),
+    "docs/ways-of-choosing.md": (_ways_of_choosing,),
+}  # fmt: skip
 
 
 if __name__ == "__main__":
