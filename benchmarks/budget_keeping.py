@@ -10,7 +10,7 @@ drawn again. Counted are builds that break a budget
 * estimated: by the estimate in the manifest;
 * measured: by a measurement of its own after the build. Parameters and multiply-adds are counted in
   the file, the file is weighed, the memory is its weights plus what ONNX Runtime allocates for
-  activations. A latency is broken when ``nnfactory bench`` would say FAIL; ``built_fail`` counts
+  activations. A latency is broken when ``nnfactory bench`` would say FAIL; ``gave_up`` counts
   builds that nnfactory gave up after three measurements of its own.
 
 ``median_ratio`` and ``worst_ratio`` are measured by estimated. Shares have Wilson 95 % intervals.
@@ -28,7 +28,7 @@ from results_file import write_rows
 
 import nnfactory
 from nnfactory.devices.measure import measure_host
-from nnfactory.devices.memory import allocated_activation_bytes
+from nnfactory.devices.memory import allocated_mib
 from nnfactory.factory.assembler.footprint import empty_counts, full_counts
 from nnfactory.factory.assembler.problem import estimate, problem_for
 from nnfactory.factory.graph.costs import op_costs, parameter_count
@@ -111,7 +111,6 @@ def _built(library: ModuleLibrary, classes: list[str], budget: Budget) -> Kept |
 def _kept(result: BuildResult, budget: Budget, path: Path) -> Kept:
     network, model = load_network(path), path.read_bytes()
     shapes = tensor_shapes(network)
-    weights = sum(array.nbytes for array in network.weights.values())
     again = measure_host(model, device="host", budget=budget)
     latency = again.percentile(budget.percentile)
     if again.verdict != "FAIL":  # by its interval, so a point just above is no violation
@@ -121,7 +120,7 @@ def _kept(result: BuildResult, budget: Budget, path: Path) -> Kept:
         "latency_ms": latency,
         "mparams": parameter_count(network) / 1e6,
         "mmacs": sum(row.macs for row in op_costs(network, shapes)) / 1e6,
-        "memory_mib": (weights + allocated_activation_bytes(model)) / MIB,
+        "memory_mib": allocated_mib(model),
         "file_mib": len(model) / MIB,
     }
     return {
@@ -144,7 +143,7 @@ def _row(library: str, budget: str, found: list[Kept], gave_up: int) -> dict[str
     ratio = measured / estimated
     return {
         "library": library, "budget": budget, "builds": len(asked),
-        "built_fail": gave_up if budget == "latency_ms" else "",
+        "gave_up": gave_up if budget == "latency_ms" else "",
         "estimated_broken": int((estimated > limit * (1 + 1e-9)).sum()),
         "measured_broken": int((measured > limit * (1 + 1e-9)).sum()),
         "broken_high": round(broken.high, 3),

@@ -98,10 +98,12 @@ def measurement_text(measurement: Measurement) -> str:
     """One line: measured percentiles, the number of runs and the runtime."""
     p50, p90, p99 = (measurement.percentile(q) for q in (50, 90, 99))
     interval = measurement.median_interval()
+    memory = measurement.memory_mib
+    allocated = "" if memory is None else f"; memory {memory:.2f} MiB"
     return (
         f"measured p50 {p50:.3f} ms [{interval.low:.3f}, {interval.high:.3f}], p90 {p90:.3f}, "
         f"p99 {p99:.3f} (n={measurement.n}, {measurement.runtime}, {measurement.precision}, "
-        f"{measurement.threads} thread{'s' if measurement.threads != 1 else ''})"
+        f"{measurement.threads} thread{'s' if measurement.threads != 1 else ''})" + allocated
     )
 
 

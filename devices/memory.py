@@ -13,7 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import onnx
+
 from ..factory.errors import DeviceError
+from ..factory.graph.network import network_from_model
+from ..factory.units import MIB
 
 _LIMIT_S = 120
 _MARK = "second run"
@@ -38,6 +42,17 @@ session.run(None, feeds)
 print({_MARK!r}, file=sys.stderr, flush=True)
 session.run(None, feeds)
 """
+
+
+def allocated_mib(model: bytes) -> float:
+    """MiB of a network's weights and of what ONNX Runtime allocates for the activations of one run.
+
+    Raises:
+        DeviceError: See :func:`allocated_activation_bytes`.
+    """
+    network = network_from_model(onnx.load_from_string(model))
+    weights = sum(array.nbytes for array in network.weights.values())
+    return (weights + allocated_activation_bytes(model)) / MIB
 
 
 def allocated_activation_bytes(model: bytes) -> int:

@@ -106,6 +106,7 @@ def _measured(measurement: Measurement, path: str) -> dict[str, Any]:
         "power_mode": measurement.conditions.get("power_mode"),
         "clocks": table_from_noun(measurement.conditions.get("clocks")),
         "rss_mib": measurement.rss_mib or None,
+        "memory_mib": measurement.memory_mib,
         "verdict": measurement.verdict,
         "reason": measurement.reason,
         "versions": dict(measurement.versions),

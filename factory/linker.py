@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -87,12 +88,12 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
         dense = cut(_conditioned(library, plan), library.slots, active)
     classes = list(active[CLASSES])
     inputs = proof_inputs(library.input_size)
-    outputs = {
-        name: _run_all(network, inputs)
-        for name, network in (("library", reference), ("cut", dense), ("folded", linked.folded))
-    }
+    networks = {"library": reference, "cut": dense, "folded": linked.folded}
     if plan.normalization == "reestimated":
-        outputs["unfolded"] = _run_all(linked.cut, inputs)
+        networks["unfolded"] = linked.cut
+    with ThreadPoolExecutor() as pool:  # ONNX Runtime computes without Python's lock
+        found = pool.map(lambda network: _run_all(network, inputs), networks.values())
+        outputs = dict(zip(networks, found, strict=True))
     for rows in outputs["library"]:
         for name in library.class_slot.gated:
             rows[name] = rows[name][:, classes]

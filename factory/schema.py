@@ -559,6 +559,8 @@ class Measurement:
         verdict: "PASS" or "FAIL" against the budget (PASS without one), or "INCONCLUSIVE".
         reason: Why, in words.
         rss_mib: Peak resident memory of the process, in MiB.
+        memory_mib: Weights and what the runtime allocates for the activations of one run, in MiB;
+            None where nobody asked.
         conditions: Clocks, load and contention while measuring.
         versions: Software versions.
     """
@@ -571,6 +573,7 @@ class Measurement:
     verdict: str
     reason: str = ""
     rss_mib: float = 0.0
+    memory_mib: float | None = None
     conditions: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ import pytest
 
 import nnfactory
 from nnfactory import api
-from nnfactory.devices import latency_table, measure
+from nnfactory.devices import latency_table, measure, memory
 from nnfactory.devices.conditions import verdict_of
 from nnfactory.exporters.bundle import check_artifact, read_manifest
 from nnfactory.factory.assembler.assemble import assemble
@@ -282,6 +282,40 @@ def test_build_gives_up_after_three_rounds(toy_cls: ModuleLibrary, host: FakeHos
     assert caught.value.details["measured"] == {"latency": pytest.approx(1.02 * limit)}
     assert any(hint.startswith("--latency ") for hint in caught.value.hints)
     assert list(folder.iterdir()) == []
+
+
+def test_memory_that_was_allocated_above_the_budget_assembles_again(
+    toy_cls: ModuleLibrary, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+):
+    library = str(toy_cls.folder)
+    whole = api.build(task="cls", device="host", library=library).estimate.memory_mib
+    found = iter([1.05 * whole, 0.9 * whole])
+    monkeypatch.setattr(memory, "allocated_mib", lambda model: next(found))
+    budget = Budget(memory_mib=whole)
+    result = api.build(
+        task="cls", device="host", library=library, budget=budget, out_dir=Path("small")
+    )
+    assert result.estimate.memory_mib <= 0.95 * whole
+    assert result.measurement is not None
+    assert result.measurement.memory_mib == 0.9 * whole
+    manifest = json.loads((Path("small") / "manifest.json").read_text())
+    assert manifest["measured"][0]["memory_mib"] == 0.9 * whole
+
+
+def test_build_gives_up_memory_after_three_rounds(
+    toy_cls: ModuleLibrary, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+):
+    library = str(toy_cls.folder)
+    whole = api.build(task="cls", device="host", library=library).estimate.memory_mib
+    monkeypatch.setattr(memory, "allocated_mib", lambda model: 1.02 * whole)
+    with pytest.raises(BudgetError, match="No network kept memory") as caught:
+        api.build(
+            task="cls", device="host", library=library, budget=Budget(memory_mib=whole),
+            out_dir=Path("small"),
+        )  # fmt: skip
+    assert caught.value.details["measured"] == {"memory": 1.02 * whole}
+    assert caught.value.hints[0].startswith("--memory ")
+    assert not Path("small").exists()
 
 
 def test_build_gives_up_early_when_the_corrected_table_allows_nothing(

@@ -174,6 +174,7 @@ MEASUREMENTS = st.builds(
     verdict=st.sampled_from(schema.VERDICTS),
     reason=NAMES,
     rss_mib=FLOATS,
+    memory_mib=st.none() | FLOATS,
     conditions=maps(JSON),
     versions=maps(NAMES),
 )
