@@ -1,0 +1,58 @@
+"""Similarity against its definition and its laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnfactory.factory.errors import DataError
+from nnfactory.factory.reuse.similarity import cka_matrix, held_out_r2
+
+
+def hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """Song et al., equation 5, term by term."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    one = np.ones(n)
+    total = np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return float(total - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
+
+
+def test_cka_is_the_ratio_of_unbiased_estimates(rng):
+    x = rng.normal(size=(30, 4))
+    y = np.tanh(x @ rng.normal(size=(4, 7))) + 0.3 * rng.normal(size=(30, 7))
+    gram = [(a - a.mean(0)) @ (a - a.mean(0)).T for a in (x, y)]
+    expected = hsic(*gram) / np.sqrt(hsic(gram[0], gram[0]) * hsic(gram[1], gram[1]))
+    assert cka_matrix([x, y])[0, 1] == pytest.approx(expected, abs=1e-5)
+
+
+def test_rotation_scale_and_shift_change_nothing(rng):
+    x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 3))
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    found = cka_matrix([x, 3 * x @ rotation + 5, y])
+    assert found[0, 1] == pytest.approx(1, abs=1e-5)
+    assert found[0, 2] == pytest.approx(found[1, 2], abs=1e-5)
+    np.testing.assert_allclose(found, found.T)
+    np.testing.assert_allclose(np.diag(found), 1, atol=1e-6)
+
+
+def test_what_is_unrelated_is_near_zero_even_with_more_features_than_rows(rng):
+    found = [cka_matrix(list(rng.normal(size=(2, 40, 200))))[0, 1] for _ in range(20)]
+    assert abs(np.mean(found)) < 0.03
+    assert min(found) < 0  # unbiased: not pushed above zero
+
+
+def test_rows_must_be_the_same(rng):
+    with pytest.raises(DataError, match="same rows"):
+        cka_matrix([rng.normal(size=(20, 2)), rng.normal(size=(21, 2))])
+    with pytest.raises(DataError, match="at least 8"):
+        cka_matrix([rng.normal(size=(5, 2))] * 2)
+
+
+def test_a_linear_map_is_found_and_noise_is_not(rng):
+    x = rng.normal(size=(200, 5))
+    y = x @ rng.normal(size=(5, 8)) + 2
+    assert held_out_r2(x, y) > 0.999
+    assert held_out_r2(x, rng.normal(size=(200, 8))) < 0.05
+    half = held_out_r2(x, y + rng.normal(size=y.shape) * y.std())
+    assert 0.4 < half < 0.6
