@@ -1,0 +1,67 @@
+"""A foreign checkpoint: its network and what it takes for an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..datasets.fitting import center_cropped
+from ..errors import DataError, SpecError
+from ..graph.network import Array, Network
+
+COLORS = ("RGB", "BGR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Donor:
+    """A pretrained network that blocks are taken from.
+
+    Attributes:
+        name: For people, unique in a pool.
+        network: With one input of images (1, 3, S, S).
+        mean: Per color, of pixels in [0, 1]; subtracted.
+        std: The same; divided by.
+        colors: "RGB" or "BGR".
+        license: Of the weights.
+    """
+
+    name: str
+    network: Network
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    colors: str = "RGB"
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if self.colors not in COLORS:
+            raise SpecError(f"Donor.colors must be one of {COLORS}, got {self.colors!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise SpecError("Donor.mean and std must hold three numbers, std above 0.")
+        shapes = list(self.network.inputs.values())
+        if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
+            raise DataError(
+                f"'{self.name}' must read one image (1, 3, S, S), its inputs are {shapes}."
+            )
+        if shapes[0][2] != shapes[0][3]:
+            raise DataError(f"'{self.name}' reads images of {shapes[0][2:]}: not square.")
+
+    @property
+    def input_name(self) -> str:
+        """The tensor that holds the image."""
+        return next(iter(self.network.inputs))
+
+    @property
+    def input_size(self) -> int:
+        """Side of the image in pixels."""
+        return next(iter(self.network.inputs.values()))[2]
+
+    def tensor(self, pixels: Array) -> Array:
+        """An image (H, W, 3), uint8 RGB, as the network reads it: (1, 3, S, S)."""
+        size = self.input_size
+        fitted = pixels if pixels.shape[:2] == (size, size) else center_cropped(pixels, size)
+        planes = fitted.astype(np.float32).transpose(2, 0, 1) / np.float32(255)
+        if self.colors == "BGR":
+            planes = planes[::-1]
+        mean, std = (np.array(rows, np.float32)[:, None, None] for rows in (self.mean, self.std))
+        return np.ascontiguousarray(((planes - mean) / std)[None])
