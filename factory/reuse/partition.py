@@ -63,18 +63,22 @@ def partition(
         chains: At least one network.
         similarity: Of every two places of all networks, (M, M).
         blocks: Number of blocks K.
-        slack: A block holds at most ``(1 + slack) / K`` of its network's parameters.
+        slack: A block holds at most ``(1 + slack) / K`` of its network's parameters; of a network
+            that has no such partition at most what the most even one has.
         restarts: Random partitions to start from.
         seed: Of the starts.
 
     Raises:
-        DataError: A network has no such partition.
+        DataError: A network has fewer places than blocks.
     """
     rng = np.random.default_rng(seed)
+    slacks = [max(slack, least_slack(chain, blocks)) for chain in chains]
     best: Partition | None = None
     for _ in range(restarts):
-        cuts = [_random_cuts(chain, blocks, slack, rng) for chain in chains]
-        found = _settled(chains, similarity, cuts, slack)
+        cuts = [
+            _random_cuts(chain, blocks, own, rng) for chain, own in zip(chains, slacks, strict=True)
+        ]
+        found = _settled(chains, similarity, cuts, slacks)
         if best is None or found.objective > best.objective:
             best = found
     assert best is not None
@@ -99,6 +103,33 @@ def medoids(
     places = _places(chains, cuts)
     table = similarity[places[:, None], places[None]]
     return tuple(int(k) for k in (table[..., 1:] + table[..., :-1]).sum(0).argmax(0))
+
+
+def least_slack(chain: Chain, blocks: int) -> float:
+    """The slack of the most even partition of a network.
+
+    Raises:
+        DataError: It has fewer places than blocks.
+    """
+    last = len(chain.rows) - 1
+    if last < blocks:
+        raise DataError(
+            f"'{chain.name}' cannot be divided into {blocks} blocks: it has {last - 1} cut points.",
+            hints=["ask for fewer blocks"],
+        )
+    least = chain.sizes.astype(np.float64)  # of the largest block up to each place
+    for _ in range(blocks - 1):
+        least = np.array(
+            [np.inf]
+            + [
+                min(
+                    max(least[start], chain.sizes[stop] - chain.sizes[start])
+                    for start in range(stop)
+                )
+                for stop in range(1, last + 1)
+            ]
+        )
+    return float(least[last] * blocks / max(1, chain.sizes[last]) - 1)
 
 
 def best_cuts(chain: Chain, gains: Array, slack: float) -> tuple[int, ...]:
@@ -133,7 +164,10 @@ def best_cuts(chain: Chain, gains: Array, slack: float) -> tuple[int, ...]:
 
 
 def _settled(
-    chains: Sequence[Chain], similarity: Array, cuts: Sequence[tuple[int, ...]], slack: float
+    chains: Sequence[Chain],
+    similarity: Array,
+    cuts: Sequence[tuple[int, ...]],
+    slacks: Sequence[float],
 ) -> Partition:
     """Medoids and partitions in turn, until neither is better."""
     best = -np.inf
@@ -142,7 +176,8 @@ def _settled(
         places = _places(chains, cuts)
         anchor_rows = np.array([places[j, k : k + 2] for k, j in enumerate(anchors)])  # (K, 2)
         new = [
-            best_cuts(chain, similarity[anchor_rows][:, :, chain.rows], slack) for chain in chains
+            best_cuts(chain, similarity[anchor_rows][:, :, chain.rows], slack)
+            for chain, slack in zip(chains, slacks, strict=True)
         ]
         # the anchors stay blocks: a chain that is moved off its anchor has another one next time
         reached = objective(chains, similarity, new, medoids(chains, similarity, new))

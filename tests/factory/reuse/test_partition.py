@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnfactory.factory.errors import DataError
-from nnfactory.factory.reuse.partition import Chain, best_cuts, medoids, objective, partition
+from nnfactory.factory.reuse.partition import (
+    Chain,
+    best_cuts,
+    least_slack,
+    medoids,
+    objective,
+    partition,
+)
 
 
 def pool(seed: int, networks: int, longest: int = 6) -> tuple[list[Chain], np.ndarray]:
@@ -90,5 +97,20 @@ def test_the_size_of_blocks_is_kept():
 
 def test_too_many_blocks_are_refused():
     chains, similarity = pool(0, 2, 3)
-    with pytest.raises(DataError, match="cannot be divided into 8 blocks"):
+    with pytest.raises(DataError, match="cannot be divided into 8 blocks: it has 2 cut points"):
         partition(chains, similarity, 8)
+
+
+@given(seed=st.integers(0, 200), blocks=st.integers(1, 4))
+def test_the_least_slack_is_that_of_the_most_even_partition(seed, blocks):
+    (chain,), _ = pool(seed, 1, 8)
+    if len(chain.rows) - 1 < blocks:
+        return
+    largest = min(np.diff(chain.sizes[list(cuts)]).max() for cuts in every_cut(chain, blocks, 9.0))
+    assert least_slack(chain, blocks) == pytest.approx(largest * blocks / chain.sizes[-1] - 1)
+
+
+def test_a_network_that_cannot_be_even_is_as_even_as_it_can():
+    chain = Chain(name="uneven", rows=np.arange(4), sizes=np.array([0, 1, 2, 10]))
+    found = partition([chain], np.eye(4), 2, slack=0.1)
+    assert found.cuts[0][1] in (1, 2)
