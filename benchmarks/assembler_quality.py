@@ -67,7 +67,7 @@ EVOLVED = {"cls": 2, "det": 0}  # tasks; a detector takes hours
 CANDIDATES = {"cls": 20, "det": 6}  # that are re-ranked
 POPULATION, GENERATIONS, EVOLUTION_IMAGES = 150, 50, 200
 REGRESSED_PLANS = 1000
-GENERATOR_STEPS = {"cls": 3000, "det": 1500}
+GENERATOR_STEPS = {"cls": 3000, "det": 600}
 BASE = "shared curves"
 SCALE = 10**9
 Rows = Callable[["Case", float], Array]  # of a task and a share of the full latency
@@ -107,12 +107,12 @@ def main(data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None
             validation = task_images(data.validation, case.classes)
             search = number < (EVOLVED[library.kind] if evolved is None else evolved)
             cells += _cells(number, case, sources, validation, search, rng)
+            rows = _rows(library, cells)
+            path = write_rows("assembler_quality", rows, replace=("library",))
             click.echo(f"{library.name}: {number + 1} of {tasks} tasks")
-        rows = _rows(library, cells)
         for row in rows:
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-        click.echo(write_rows("assembler_quality", rows, replace=("library",)))
-        click.echo(_picture(library, rows))
+        click.echo(f"{path}, {_picture(library, rows)}")
 
 
 def _sources(library: ModuleLibrary, images: Images) -> dict[str, Rows]:
