@@ -135,9 +135,14 @@ def _choose(
     from ..exporters.bundle import check_place
     from ..factory.linker import prove
 
-    profile, asked = request.profile, budget
+    profile, asked, measurement = request.profile, budget, None
     for number in range(ROUNDS):
-        answer = _answer(request, asked, watch)
+        try:
+            answer = _answer(request, asked, watch)
+        except BudgetError as error:
+            if measurement is None or asked is budget:
+                raise
+            raise _broken(measurement, budget) from error  # the limit that is too low is ours
         plan, source, linked = answer.plan, answer.source, answer.linked
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
@@ -156,6 +161,8 @@ def _choose(
         assert measurement is not None
         if excess_mib:
             assert asked.memory_mib is not None
+            if asked.memory_mib <= excess_mib:
+                break
             asked = replace(asked, memory_mib=asked.memory_mib - excess_mib)
         if measurement.verdict == "FAIL" and number < ROUNDS - 1:
             options = _corrected(request.options, answer.estimate, measurement, budget)
@@ -172,7 +179,7 @@ def _excess_mib(measurement: Measurement | None, budget: Budget) -> float:
 
 
 def _broken(measurement: Measurement, budget: Budget) -> BudgetError:
-    """What the last try was like, after too many that broke the budget when measured."""
+    """What the last try was like, when nothing kept the budget that was measured."""
     if measurement.verdict == "FAIL":
         reached = measurement.percentile(budget.percentile)
         name, asked = f"p{budget.percentile}", f"{budget.latency_ms:g} ms"
@@ -186,7 +193,7 @@ def _broken(measurement: Measurement, budget: Budget) -> BudgetError:
         measured = {"memory": reached}
     return BudgetError(
         f"No network kept {name} <= {asked} on '{measurement.device}' when measured: the last of "
-        f"{ROUNDS} tries {took}.",
+        f"at most {ROUNDS} tries {took}.",
         hints=[hint, "nnfactory plan shows what is reachable"],
         details={"measured": measured},
     )

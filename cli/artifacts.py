@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from rich.markup import escape
 
 from ..factory.errors import InconclusiveError, UsageError, VerificationError
 from ..factory.schema import Measurement
@@ -103,7 +104,7 @@ def inspect(path: Path, imgsz: int | None, as_json: bool) -> None:
         return
     out = console()
     mib = facts["bytes"] / 2**20
-    out.print(f"[bold]{facts['file']}[/]  {mib:.2f} MiB, opset {facts['opset']}, "
+    out.print(f"[bold]{escape(facts['file'])}[/]  {mib:.2f} MiB, opset {facts['opset']}, "
               f"IR {facts['ir_version']}")  # fmt: skip
     for name in ("inputs", "outputs"):
         for tensor, shape in facts[name].items():

@@ -318,6 +318,20 @@ def test_build_gives_up_memory_after_three_rounds(
     assert not Path("small").exists()
 
 
+@pytest.mark.parametrize("ratio", [1.02, 3.0])
+def test_advice_on_memory_is_about_what_was_asked_for(
+    toy_cls: ModuleLibrary, host: FakeHost, monkeypatch: pytest.MonkeyPatch, ratio: float
+):
+    """The smallest network fits by the estimate and not when measured."""
+    library = str(toy_cls.folder)
+    points = api.plan(task="cls", device="host", library=library, points=8).points
+    least = min(point.estimate.memory_mib for point in points)
+    monkeypatch.setattr(memory, "allocated_mib", lambda model: ratio * least)
+    with pytest.raises(BudgetError, match=f"No network kept memory <= {least:g} MiB") as caught:
+        api.build(task="cls", device="host", library=library, budget=Budget(memory_mib=least))
+    assert caught.value.hints[0] == f"--memory {ratio * least * 1.01:.4g}MiB"
+
+
 def test_build_gives_up_early_when_the_corrected_table_allows_nothing(
     toy_cls: ModuleLibrary, host: FakeHost, folder: Path
 ):

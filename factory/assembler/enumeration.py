@@ -74,7 +74,8 @@ def _multipliers(values: Sequence[Array], costs: Sequence[Array], limits: Array)
     from scipy.sparse import csr_array
 
     unit = max(1.0, max(float(np.abs(v).max()) for v in values)) / 1e3
-    scale = np.maximum(1, np.abs(limits)) / SHARP
+    largest = np.max([np.abs(c).max(1) for c in costs], 0)
+    scale = np.maximum(np.maximum(1, np.abs(limits)), largest) / SHARP
     sizes = [len(v) for v in values]
     once = csr_array(
         (np.ones(sum(sizes)), np.arange(sum(sizes)), np.append(0, np.cumsum(sizes))),

@@ -189,8 +189,9 @@ def _milp(
     matrices: list[object] = [once]
     lower, upper = [np.ones(blocks)], [np.ones(blocks)]
     for row in rows:
-        scale = max(1, abs(row.limit)) / SHARP
-        matrices.append(np.append(choices.line(row.table) / scale, np.zeros(more))[None])
+        line = choices.line(row.table)
+        scale = max(1, abs(row.limit), np.abs(line).max()) / SHARP
+        matrices.append(np.append(line / scale, np.zeros(more))[None])
         lower.append(np.array([-np.inf]))
         upper.append(np.array([row.limit / scale]))
     for plan in forbidden:

@@ -45,7 +45,8 @@ class OpCost:
 
 
 _KINDS = {
-    "Conv": "conv", "Gemm": "linear", "MatMul": "matmul", "BatchNormalization": "batch_norm",
+    "Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "linear", "MatMul": "matmul",
+    "BatchNormalization": "batch_norm",
     "AveragePool": "avg_pool", "MaxPool": "max_pool", "GlobalAveragePool": "global_avg_pool",
     "Resize": "upsample_nearest", "Flatten": "reshape", "Reshape": "reshape",
     "Unsqueeze": "reshape", "Squeeze": "reshape", "Transpose": "permute",
@@ -60,12 +61,12 @@ def op_costs(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> list[Op
         shapes: Shape of every tensor, as :func:`tensor_shapes` gives them; they may be those of
             a narrower network of the same nodes.
     """
-    position = {name: i for i, node in enumerate(network.nodes) for name in node.output}
+    position = {name: i for i, node in enumerate(network.nodes) for name in node.output if name}
     rows = []
     for node in network.nodes:
         data = [name for name in node.input if name and name not in network.weights]
         constants = [name for name in node.input if name in network.weights]
-        out = sum(math.prod(shapes[name]) for name in node.output)
+        out = sum(math.prod(shapes[name]) for name in node.output if name)
         row = OpCost(
             op=_KINDS.get(node.op_type, node.op_type.lower()),
             name=node.name,
@@ -86,6 +87,13 @@ def _with_arithmetic(row: OpCost, node: NodeProto, shapes: Mapping[str, tuple[in
         return replace(
             row, macs=row.out_elems * math.prod(kernel[1:]), groups=attribute(node, "group", 1),
             c_in=shapes[node.input[0]][1], c_out=kernel[0], kernel=kernel[2],
+        )  # fmt: skip
+    if node.op_type == "ConvTranspose":
+        kernel = shapes[node.input[1]]
+        return replace(
+            row, macs=math.prod(shapes[node.input[0]]) * math.prod(kernel[1:]),
+            groups=attribute(node, "group", 1), c_in=kernel[0], c_out=shapes[node.output[0]][1],
+            kernel=kernel[2],
         )  # fmt: skip
     if node.op_type == "Gemm":
         features = shapes[node.input[0]][-1]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from .network import Network, attribute, tensor_shapes
+from .network import Network, attribute, names_read, tensor_shapes
 
 Ints = NDArray[np.int64]
 WeightAxis = tuple[str, int]
@@ -86,10 +86,11 @@ def coupling(network: Network) -> Coupling:
     for name, shape in network.inputs.items():
         if len(shape) > 1:
             tracer.fix(tracer.fresh(name), f"'{name}' is an input")
-    for node in network.nodes:
-        tracer.follow(node)
+    for position, node in enumerate(network.nodes):
+        tracer.follow(position, node)
     for name in network.outputs:
         tracer.fix(tracer.seen(name), f"'{name}' is an output")
+    tracer.fix_shared_weights()
     return tracer.result()
 
 
@@ -99,8 +100,10 @@ class _Tracer:
 
     network: Network
     shapes: Mapping[str, tuple[int, ...]]
+    position: int = 0  # of the node that is followed
     channels: dict[str, Ints] = field(default_factory=dict)
     weights: dict[WeightAxis, Ints] = field(default_factory=dict)
+    owners: dict[WeightAxis, set[int]] = field(default_factory=dict)
     folded: dict[str, tuple[str, Ints]] = field(default_factory=dict)
     shuffles: dict[str, tuple[str, Ints]] = field(default_factory=dict)
     ties: list[tuple[Ints, Ints]] = field(default_factory=list)
@@ -108,15 +111,19 @@ class _Tracer:
     not_understood: dict[str, str] = field(default_factory=dict)
     count: int = 0
 
-    def follow(self, node: NodeProto) -> None:
+    def follow(self, position: int, node: NodeProto) -> None:
         """One operator; what it does not understand is fixed on both of its sides."""
+        self.position = position
         rule = _RULES.get(node.op_type)
-        if rule is not None and rule(self, node):
+        is_single = node.op_type == "Split" or not any(node.output[1:])
+        unfolds = node.op_type in ("Reshape", "Transpose")
+        is_plain = unfolds or not any(name in self.folded for name in node.input)
+        if rule is not None and is_single and is_plain and rule(self, node):
             return
-        name = node.name or node.output[0]
-        if all(self.is_known(source) for source in node.input):  # else it only follows another one
+        name = node.name or next(filter(None, node.output), node.op_type)
+        if all(self.is_known(source) for source in names_read(node)):  # else it follows another one
             self.not_understood[name] = node.op_type
-        for source in node.input:
+        for source in names_read(node):
             self.fix(self.seen(source), f"{node.op_type} '{name}' is not understood")
 
     def is_known(self, name: str) -> bool:
@@ -143,6 +150,7 @@ class _Tracer:
 
     def own(self, weight: str, axis: int, channels: Ints) -> None:
         """The positions of a weight along an axis go with channels; shared weights tie them."""
+        self.owners.setdefault((weight, axis), set()).add(self.position)
         known = self.weights.setdefault((weight, axis), channels)
         if known is not channels:
             self.tie(known, channels)
@@ -151,6 +159,16 @@ class _Tracer:
         """Channels that cannot be removed."""
         if channels is not None:
             self.fixes.append((channels, reason))
+
+    def fix_shared_weights(self) -> None:
+        """Weights that something reads without saying which axis goes with which channels."""
+        readers: dict[str, set[int]] = {}
+        for position, node in enumerate(self.network.nodes):
+            for name in names_read(node):
+                readers.setdefault(name, set()).add(position)
+        for (weight, axis), channels in self.weights.items():
+            if readers[weight] - self.owners[weight, axis] or weight in self.network.outputs:
+                self.fix(channels, f"weight '{weight}' is read in another way, too")
 
     def is_weight(self, name: str) -> bool:
         """Whether a tensor is constant."""
@@ -227,7 +245,9 @@ def _with_bias(tracer: _Tracer, node: NodeProto, position: int, channels: Ints) 
         if tracer.is_weight(node.input[position]):
             tracer.own(node.input[position], 0, channels)
         else:
-            tracer.fix(channels, f"the bias of '{node.name}' is computed")
+            reason = f"the bias of '{node.name}' is computed"
+            tracer.fix(channels, reason)
+            tracer.fix(tracer.seen(node.input[position]), reason)
     return True
 
 
@@ -246,7 +266,9 @@ def _linear(tracer: _Tracer, node: NodeProto) -> bool:
     if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]:
         bias = node.input[2]
         if not tracer.is_weight(bias):
-            tracer.fix(result, f"the bias of '{node.name}' is computed")
+            reason = f"the bias of '{node.name}' is computed"
+            tracer.fix(result, reason)
+            tracer.fix(tracer.seen(bias), reason)
         elif tracer.shapes[bias] and tracer.shapes[bias][-1] == len(result):
             tracer.own(bias, len(tracer.shapes[bias]) - 1, result)
     return True
@@ -282,6 +304,9 @@ def _reducing(tracer: _Tracer, node: NodeProto) -> bool:
 
 def _resize(tracer: _Tracer, node: NodeProto) -> bool:
     before, after = (tracer.shapes[name] for name in (node.input[0], node.output[0]))
+    has_sizes = len(node.input) > 3 and bool(node.input[3])
+    if has_sizes and tracer.constant(node, 3) is None:
+        return False
     return before[:2] == after[:2] and _passing(tracer, node)
 
 
@@ -290,6 +315,8 @@ def _binary(tracer: _Tracer, node: NodeProto) -> bool:
     if any(name not in tracer.channels for name in known):
         return False
     out = tracer.shapes[node.output[0]]
+    if not known or len(out) < 2:
+        return False
     rank, width = len(out), out[1]
     full = [name for name in known if len(tracer.channels[name]) == width]
     if not full or any(len(tracer.shapes[name]) != rank for name in known):
@@ -344,7 +371,7 @@ def _slice(tracer: _Tracer, node: NodeProto) -> bool:
     named = list(range(len(starts))) if axes is None else [int(a) % rank for a in axes.tolist()]
     strides = [1] * len(named) if steps is None else steps.tolist()
     for axis, start, end, step in zip(named, starts.tolist(), ends.tolist(), strides, strict=True):
-        if axis == 0 or step < 0:
+        if axis == 0 or step < 0 or (axis == 1 and len(named) > 1):
             return False
         if axis == 1:
             source = source[start:end:step]

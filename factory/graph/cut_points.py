@@ -8,7 +8,7 @@ import networkx as nx
 
 from ..errors import DataError
 from .costs import op_costs
-from .network import Network, tensor_shapes
+from .network import Network, names_read, tensor_shapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,12 @@ def cut_points(network: Network) -> list[CutPoint]:
     flow: nx.DiGraph[object] = nx.DiGraph()
     sink = object()
     for node in network.nodes:
-        for name in node.input:
-            if name and name not in network.weights:
+        for name in names_read(node):
+            if name not in network.weights:
                 flow.add_edges_from((name, out) for out in node.output if out)
     flow.add_edges_from((name, sink) for name in network.outputs)
+    if source not in flow or not nx.has_path(flow, source, sink):
+        return []
     dominators = nx.immediate_dominators(flow, source)
     chain = []
     place: object = sink

@@ -10,12 +10,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import helper, numpy_helper, version_converter
 
 from ..errors import DataError
 from .evaluate import folded_model
-from .network import OPSET, Network, load_model, network_from_model
+from .network import (
+    OPSET,
+    Array,
+    Network,
+    load_model,
+    names_read,
+    network_from_model,
+    renamed_inputs,
+)
+
+_HELD = "held"  # domain of nodes that the converter must not see
 
 
 def load_foreign(path: Path, *, size: int | None = None) -> Network:
@@ -30,9 +41,25 @@ def load_foreign(path: Path, *, size: int | None = None) -> Network:
             an operator has no equal in opset 17.
     """
     model = load_model(path)
+    _name_domains_(model, path)
     _close_shapes_(model, size)
-    network = network_from_model(_converted(folded_model(model), path))
-    return _without_identities(network)
+    folded = folded_model(_converted(folded_model(model), path))  # converting leaves constants
+    network = network_from_model(_with_shapes(folded, path))
+    if not network.nodes or not network.inputs:
+        raise DataError(f"{path} computes nothing from an image.")
+    return _renamed_weights(_without_identities(network))
+
+
+def _name_domains_(model: onnx.ModelProto, path: Path) -> None:
+    """The standard domain by its short name; no other one is read."""
+    for place in (*model.opset_import, *model.graph.node):
+        if place.domain == "ai.onnx":
+            place.domain = ""
+    for node in model.graph.node:
+        if node.domain:
+            raise DataError(
+                f"{path} uses {node.op_type} of {node.domain!r}, which is not standard ONNX."
+            )
 
 
 def _close_shapes_(model: onnx.ModelProto, size: int | None) -> None:
@@ -52,7 +79,9 @@ def _close_shapes_(model: onnx.ModelProto, size: int | None) -> None:
                 axis = ("batch", "channels", "height", "width")[min(position, 3)]
                 raise DataError(
                     f"Input {value.name!r} leaves its {axis} open.",
-                    hints=["say which size it is used with: --imgsz PIXELS"],
+                    hints=["say which size it is used with: --imgsz PIXELS"]
+                    if position >= 2
+                    else ["export it again with static shapes, images as (N, 3, H, W)"],
                 )
     del model.graph.value_info[:]
     for value in model.graph.output:
@@ -60,30 +89,100 @@ def _close_shapes_(model: onnx.ModelProto, size: int | None) -> None:
 
 
 def _converted(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """The model in our opset, with the shapes of its outputs."""
-    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
-    if opset != OPSET:
-        try:
-            model = version_converter.convert_version(model, OPSET)
-        except (RuntimeError, version_converter.ConvertError) as error:
-            raise DataError(
-                f"{path} has opset {opset}, and not all of it can be said in opset {OPSET}: "
-                f"{str(error).strip()}",
-                hints=[f"export it again with opset {OPSET}"],
-            ) from error
+    """The model in our opset."""
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    if opset == OPSET:
+        return model
+    if opset >= 18:
+        _spell_as_before_18_(model)
+    try:
+        converted = version_converter.convert_version(model, OPSET)
+    except (RuntimeError, version_converter.ConvertError) as error:
+        raise DataError(
+            f"{path} has opset {opset}, and onnx cannot say all of it in opset {OPSET}.",
+            hints=[f"export it again with opset {OPSET}"],
+        ) from error
+    for node in converted.graph.node:
+        if node.domain == _HELD:
+            node.domain = ""
+    for entry in list(converted.opset_import):
+        if entry.domain == _HELD:
+            converted.opset_import.remove(entry)
+    return converted
+
+
+def _spell_as_before_18_(model: onnx.ModelProto) -> None:
+    """Split and Pad as opset 17 has them, kept from the converter, which knows no way back."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    values = (*inferred.graph.value_info, *inferred.graph.input)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for number, node in enumerate(model.graph.node):
+        if node.op_type == "Split":
+            kept = [item for item in node.attribute if item.name != "num_outputs"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+        elif node.op_type == "Pad" and len(node.input) > 3 and node.input[3]:
+            pads, axes = (constants.get(node.input[position]) for position in (1, 3))
+            rank = ranks.get(node.input[0])
+            if pads is None or axes is None or rank is None:
+                continue
+            name = f"pads{number}.of.all.axes"
+            whole = _pads_of_all_axes(
+                numpy_helper.to_array(pads), numpy_helper.to_array(axes), rank
+            )
+            model.graph.initializer.append(numpy_helper.from_array(whole, name))
+            node.input[1] = name
+            del node.input[3:]
+        elif node.op_type != "Pad":
+            continue
+        node.domain = _HELD
+    model.opset_import.append(helper.make_opsetid(_HELD, 1))
+
+
+def _pads_of_all_axes(pads: Array, axes: Array, rank: int) -> Array:
+    """Pads (2 * rank,) from those of some axes."""
+    whole = np.zeros((2, rank), np.int64)
+    whole[:, [int(axis) % rank for axis in axes]] = pads.reshape(2, -1)
+    return np.asarray(whole.reshape(-1))
+
+
+def _with_shapes(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model with the shapes of its outputs."""
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise DataError(f"Shapes of {path} do not fit: {error}.") from error
 
 
+def _renamed_weights(network: Network) -> Network:
+    """The network whose weights of layers do not begin with a slash, as our constants do."""
+    layers = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu")
+    names = {
+        name: name.lstrip("/")
+        for node in network.nodes
+        if node.op_type in layers
+        for name in node.input
+        if name.startswith("/") and name in network.weights
+    }
+    free = {new for new in names.values() if new and new not in network.weights}
+    names = {old: new for old, new in names.items() if new in free}
+    return replace(
+        network,
+        nodes=tuple(renamed_inputs(node, names) for node in network.nodes),
+        weights={names.get(name, name): array for name, array in network.weights.items()},
+    )
+
+
 def _without_identities(network: Network) -> Network:
     """The network without Identity nodes, but for those that make an output of another tensor."""
+    captured = {name for node in network.nodes for name in {*names_read(node)} - {*node.input}}
     stands_for: dict[str, str] = {}
     nodes = []
     for node in network.nodes:
         inputs = [stands_for.get(name, name) for name in node.input]
-        if node.op_type == "Identity" and node.output[0] not in network.outputs:
+        kept = captured | set(network.outputs)
+        if node.op_type == "Identity" and node.output[0] not in kept:
             stands_for[node.output[0]] = inputs[0]
             continue
         copy = helper.make_node("Identity", [], [])

@@ -50,10 +50,10 @@ def live_buffers(network: Network, shapes: Shapes) -> list[set[Buffer]]:
     spans = {home: (0, max(uses.get(home, [0]))) for home in homes.values()}
     for position, node in enumerate(network.nodes):
         data = [homes[name] for name in node.input if name in homes]
-        for name in node.output:
+        for name in filter(None, node.output):
             mine = Buffer(name, blocked[name])
             dying = [home for home in data if spans[home][1] == position]
-            homes[name] = _written_over(node, mine, dying) or mine
+            homes[name] = _written_over(node, mine, dying, shapes) or mine
             start, end = spans.get(homes[name], (position, position))
             copy = Buffer(name, not mine.is_blocked)
             if copy in uses:  # made at once of a blocked tensor, of a plain one when it is read
@@ -71,7 +71,7 @@ def _layouts(network: Network, shapes: Shapes) -> dict[str, bool]:
     blocked = dict.fromkeys(network.inputs, False)
     for node in network.nodes:
         inputs = [name for name in node.input if name in blocked]
-        for name in node.output:
+        for name in filter(None, node.output):
             follows = node.op_type in _ELEMENTWISE or (
                 node.op_type in _EITHER and not any(_channels(n, shapes) % BLOCK for n in inputs)
             )
@@ -85,7 +85,7 @@ def _uses(network: Network, shapes: Shapes, blocked: Mapping[str, bool]) -> dict
     """Where every tensor is read, by the layout that its reader wants; outputs are plain."""
     uses: dict[Buffer, list[int]] = {}
     for position, node in enumerate(network.nodes):
-        wants = blocked[node.output[0]]
+        wants = blocked.get(next(filter(None, node.output), ""), False)
         for name in node.input:
             if name in blocked:  # a convolution reads the three colors as they are
                 is_image = not blocked[name] and _channels(name, shapes) < BLOCK
@@ -99,11 +99,21 @@ def _channels(name: str, shapes: Shapes) -> int:
     return shapes[name][1] if len(shapes[name]) > 1 else 1
 
 
-def _written_over(node: NodeProto, mine: Buffer, dying: Sequence[Buffer]) -> Buffer | None:
-    """The buffer that a node may write its output over."""
+def _written_over(
+    node: NodeProto, mine: Buffer, dying: Sequence[Buffer], shapes: Shapes
+) -> Buffer | None:
+    """The buffer that a node may write its output over: one of the same layout and size."""
     if node.op_type not in _IN_PLACE:
         return None
-    return next((home for home in dying if home.is_blocked == mine.is_blocked), None)
+    wanted = activation_bytes({mine}, shapes)
+    return next(
+        (
+            home
+            for home in dying
+            if home.is_blocked == mine.is_blocked and activation_bytes({home}, shapes) == wanted
+        ),
+        None,
+    )
 
 
 def activation_bytes(live: set[Buffer], shapes: Shapes) -> int:
@@ -121,4 +131,4 @@ def peak_bytes(network: Network, shapes: Shapes) -> int:
     """Weights plus the largest sum of live activations, in bytes."""
     weights = sum(array.nbytes for array in network.weights.values())
     rows = live_buffers(network, shapes)
-    return weights + max(activation_bytes(live, shapes) for live in rows)
+    return weights + max((activation_bytes(live, shapes) for live in rows), default=0)

@@ -98,7 +98,7 @@ def model_from_network(
         network.name,
         [_value(name, shape) for name, shape in network.inputs.items()],
         [_value(name, shape) for name, shape in network.outputs.items()],
-        [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in network.weights.items()],
+        [numpy_helper.from_array(np.asarray(a, order="C"), n) for n, a in network.weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = ir_version
@@ -113,8 +113,10 @@ def _value(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
 def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     dims = value.type.tensor_type.shape.dim
     shape = tuple(d.dim_value for d in dims)
-    if value.type.tensor_type.elem_type != TensorProto.FLOAT or not all(shape):
-        raise DataError(f"{value.name!r} must be float32 of a static shape, got {shape}.")
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT or not all(shape):
+        found = TensorProto.DataType.Name(kind).lower()
+        raise DataError(f"{value.name!r} must be float32 of a static shape, got {found} {shape}.")
     return shape
 
 
@@ -142,16 +144,30 @@ def tensor_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 def without_dead_nodes(network: Network) -> Network:
     """The network without nodes and weights that no output depends on."""
     flow: nx.DiGraph[str] = nx.DiGraph()
+    flow.add_nodes_from(network.outputs)
     for node in network.nodes:
-        for source in node.input:
+        for source in names_read(node):
             flow.add_edges_from((source, result) for result in node.output)
     alive = set(network.outputs)
     for output in network.outputs:
         alive |= nx.ancestors(flow, output)
     nodes = tuple(node for node in network.nodes if alive.intersection(node.output))
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in names_read(node)}
     weights = {name: array for name, array in network.weights.items() if name in used}
     return replace(network, nodes=nodes, weights=weights)
+
+
+def names_read(node: NodeProto) -> list[str]:
+    """The inputs of a node and what its subgraphs (If, Loop, Scan) take from outside."""
+    names = [name for name in node.input if name]
+    for item in node.attribute:
+        for graph in (item.g, *item.graphs):
+            made = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+            made |= {name for inner in graph.node for name in inner.output}
+            read = [name for inner in graph.node for name in names_read(inner)]
+            read += [value.name for value in graph.output]
+            names += [name for name in read if name not in made]
+    return names
 
 
 def renamed_inputs(node: NodeProto, names: dict[str, str]) -> NodeProto:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SpecError
 from ..graph.network import Array
 
 SLACK = 0.2  # a block holds at most 1.2 times its even share of a network's size
@@ -70,7 +70,10 @@ def partition(
 
     Raises:
         DataError: A network has fewer places than blocks.
+        SpecError: There is nothing to divide, or into nothing.
     """
+    if not chains or blocks < 1 or restarts < 1:
+        raise SpecError("A partition needs a network, a block and a start, at least one of each.")
     rng = np.random.default_rng(seed)
     slacks = [max(slack, least_slack(chain, blocks)) for chain in chains]
     best: Partition | None = None

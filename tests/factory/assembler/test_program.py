@@ -129,6 +129,17 @@ def test_both_solvers_agree_on_programs_of_the_size_of_a_library(seed, rows):
     assert one.objective == other.objective == other.bound
 
 
+@SOLVERS
+def test_large_costs_beside_a_limit_of_next_to_nothing_are_compared_exactly(solver):
+    """Losses and gains of 10**11 that add up to a limit of 3."""
+    table = {"a": (0, 10**11, 2 * 10**11), "b": (0, 3 - 10**11, -2 * 10**11)}
+    objective = {"a": (0, 5, 9), "b": (7, 4, 0)}
+    rows = [Row(table=table, limit=3)]
+    solution = solver(objective, {"a": 0, "b": 0}, rows)
+    assert solution is not None
+    assert solution.objective == best_of_all(objective, {"a": 0, "b": 0}, rows) == 9
+
+
 def test_too_many_plans_near_the_bound_are_given_up():
     names = [f"slot{index}" for index in range(20)]
     table = dict.fromkeys(names, (0, 2, 4, 6))  # all plans of a cost are worth the same

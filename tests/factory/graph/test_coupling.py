@@ -16,7 +16,12 @@ from nnfactory.factory.errors import DataError
 from nnfactory.factory.graph.coupling import Coupling, coupling
 from nnfactory.factory.graph.cut_channels import cut_channels, mask_channels
 from nnfactory.factory.graph.evaluate import run_network
-from nnfactory.factory.graph.network import Network, model_from_network, tensor_shapes
+from nnfactory.factory.graph.network import (
+    Network,
+    model_from_network,
+    tensor_shapes,
+    without_dead_nodes,
+)
 
 SIDE = 8
 
@@ -122,6 +127,29 @@ def sliced(g: Graph, x: str, n: int) -> str:
     return g.add("Slice", [x, *rows], width) if width else x
 
 
+def split_evenly(g: Graph, x: str, n: int) -> str:
+    """Without sizes, counted from the last axis."""
+    x = g.conv(x, 6)
+    left, right = f"left{len(g.nodes)}", f"right{len(g.nodes)}"
+    g.nodes.append(helper.make_node("Split", [x], [left, right], name=left, axis=-3))
+    g.widths |= {left: 3, right: 3}
+    return g.add("Mul", [left, g.add("Sigmoid", [right], 3)], 3)
+
+
+def sliced_from_the_end(g: Graph, x: str, n: int) -> str:
+    rows = [g.weight([v], np.int64) for v in (-3, 2**31 - 1, -3)]
+    return g.add("Slice", [g.conv(x, 5), *rows], 3)
+
+
+def resized(g: Graph, x: str, n: int) -> str:
+    """To sizes, which name the channels, and back by scales."""
+    x = g.conv(x, 4 + n)
+    sizes = g.weight([1, 4 + n, 2 * SIDE, 2 * SIDE], np.int64)
+    scales = g.weight([1, 1, 0.5, 0.5])
+    y = g.add("Resize", [x, "", "", sizes], 4 + n, mode="nearest")
+    return g.add("Resize", [y, "", scales], 4 + n, mode="nearest")
+
+
 def padded(g: Graph, x: str, n: int) -> str:
     pads = g.weight([0, 1, 0, 0, 0, n, 0, 0], np.int64)
     wide = g.widths[x] + 1 + n
@@ -148,7 +176,7 @@ def opaque(g: Graph, x: str, n: int) -> str:
 
 LAYERS = (
     plain, normalized, residual, depthwise, grouped, concatenated, squeeze_excite, shuffled, split,
-    sliced, padded, scaled, attended, opaque,
+    split_evenly, sliced, sliced_from_the_end, resized, padded, scaled, attended, opaque,
 )  # fmt: skip
 
 
@@ -247,3 +275,66 @@ def test_something_must_be_left_of_every_tensor():
         cut_channels(network, found, found.removable())
     with pytest.raises(DataError, match="channel groups, got 999"):
         cut_channels(network, found, [999])
+
+
+def test_a_weight_that_is_read_in_two_ways_stays():
+    """A bias that is also added along another axis must not lose a channel."""
+    graph = Graph(0)
+    x = graph.conv("images", SIDE)
+    bias = graph.nodes[-1].input[2]
+    x = graph.add("Add", [x, bias], SIDE)  # along the last axis
+    found = coupling(graph.network(x))
+    assert not found.removable()
+    assert any("read in another way" in reason for reason in found.fixed.values())
+
+
+def test_a_computed_bias_fixes_both_sides():
+    graph = Graph(0)
+    pooled = graph.add("GlobalAveragePool", [graph.conv("images", 5)], 5)
+    shape = graph.weight([5], np.int64)
+    bias = graph.add("Reshape", [pooled, shape], 5)
+    y = graph.conv("images", 5)
+    kernel = graph.nodes[-1].input[1]
+    graph.nodes[-1] = helper.make_node("Conv", ["images", kernel, bias], [y], name=y)
+    found = coupling(graph.network(y))
+    assert not found.removable()
+
+
+def test_a_pool_whose_positions_are_used_is_not_understood():
+    graph = Graph(0)
+    x = graph.conv("images", 6)
+    graph.nodes.append(
+        helper.make_node("MaxPool", [x], ["pooled", "places"], name="pool", kernel_shape=[1, 1])
+    )
+    graph.widths |= {"pooled": 6, "places": 6}
+    cast = graph.add("Cast", ["places"], 6, to=1)
+    found = coupling(graph.network(graph.add("Add", ["pooled", cast], 6)))
+    assert found.not_understood["pool"] == "MaxPool"
+    assert not set(found.channels[x].tolist()) & set(found.removable())
+
+
+def test_what_subgraphs_read_is_fixed_and_alive():
+    graph = Graph(0)
+    x = graph.conv("images", 6)
+    branches = [
+        helper.make_graph(
+            [helper.make_node(op, [x], ["out"], name=op)], op, [],
+            [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, (1, 6, SIDE, SIDE))],
+        )
+        for op in ("Relu", "Neg")
+    ]  # fmt: skip
+    condition = graph.weight(np.array(True), bool)
+    y = graph.add("If", [condition], 6, then_branch=branches[0], else_branch=branches[1])
+    network = graph.network(y)
+    found = coupling(network)
+    assert not found.removable()
+    assert {node.op_type for node in without_dead_nodes(network).nodes} >= {"Conv", "If"}
+
+
+def test_constants_of_ones_own_are_not_written_over():
+    graph = Graph(0)
+    x = sliced(graph, graph.conv("images", 6), 0)
+    network = graph.network(x)
+    out = next(node.output[0] for node in network.nodes if node.op_type == "Slice")
+    network.weights[f"{out}.channels"] = np.zeros(3, np.float32)
+    check_cut(network, 0.3, 1)

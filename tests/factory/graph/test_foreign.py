@@ -76,6 +76,73 @@ def test_a_network_of_any_usual_opset_is_read_as_it_answers(tmp_path, opset):
     assert len(found.removable()) == 4
 
 
+def small_file(
+    folder: Path, nodes: list[onnx.NodeProto], opset: int, *, domain: str = "",
+    shape: list[int] | None = None,
+) -> Path:  # fmt: skip
+    """Nodes from "x" (1, 4, 8, 8) to "y", whose shape is inferred unless it is given."""
+    graph = helper.make_graph(
+        nodes, "small", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid(domain, opset)]
+    opsets += [helper.make_opsetid(n.domain, 1) for n in nodes if n.domain]
+    model = helper.make_model(graph, opset_imports=opsets)
+    model.ir_version = 8
+    onnx.save(onnx.shape_inference.infer_shapes(model), folder / "small.onnx")
+    return folder / "small.onnx"
+
+
+SPELLINGS = {
+    "split": (18, [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]),
+    "pad of some axes": (18, [
+        constant("pads", [1, 2, 0, 1], np.int64), constant("axes", [-1, 2], np.int64),
+        helper.make_node("Pad", ["x", "pads", "", "axes"], ["y"]),
+    ]),
+    "mean over named axes": (18, [
+        constant("axes", [2, 3], np.int64), helper.make_node("ReduceMean", ["x", "axes"], ["y"]),
+    ]),
+    "old slice": (9, [helper.make_node("Slice", ["x"], ["y"], axes=[1], starts=[1], ends=[3])]),
+    "old pad": (9, [helper.make_node("Pad", ["x"], ["y"], pads=[0, 1, 0, 0, 0, 0, 1, 0])]),
+    "old squeeze": (11, [
+        helper.make_node("GlobalAveragePool", ["x"], ["a"]),
+        helper.make_node("Squeeze", ["a"], ["y"], axes=[2, 3]),
+    ]),
+    "scalar": (17, [
+        constant("two", 2.0), helper.make_node("Mul", ["x", "two"], ["a"]),
+        constant("zero", 0, np.int64), helper.make_node("Gather", ["a", "zero"], ["y"], axis=1),
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_operators_of_older_and_newer_opsets_answer_as_before(tmp_path, name):
+    opset, nodes = SPELLINGS[name]
+    path = small_file(tmp_path, nodes, opset)
+    network = load_foreign(path)
+    image = np.random.default_rng(1).random((1, 4, 8, 8), np.float32)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": image})
+    found = run_network(network, {"x": image})["y"]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert "Constant" not in {node.op_type for node in network.nodes}
+
+
+def test_the_long_name_of_the_standard_domain_is_known(tmp_path):
+    path = small_file(tmp_path, [helper.make_node("Relu", ["x"], ["y"])], 17, domain="ai.onnx")
+    assert load_foreign(path).outputs == {"y": (1, 4, 8, 8)}
+
+
+def test_an_operator_of_a_runtime_is_named(tmp_path):
+    node = helper.make_node("QuickGelu", ["x"], ["y"], domain="com.microsoft")
+    with pytest.raises(DataError, match="QuickGelu of 'com.microsoft'"):
+        load_foreign(small_file(tmp_path, [node], 17, shape=[1, 4, 8, 8]))
+
+
 def test_an_open_size_is_asked_for(tmp_path):
     path = written(tmp_path, 17, size="S")
     with pytest.raises(DataError, match="leaves its height open") as caught:
@@ -85,8 +152,9 @@ def test_an_open_size_is_asked_for(tmp_path):
 
 
 def test_an_input_that_is_no_float32_is_refused(tmp_path):
-    with pytest.raises(DataError):
-        load_foreign(written(tmp_path, 17, kind=TensorProto.DOUBLE))
+    for kind in (TensorProto.DOUBLE, TensorProto.FLOAT16):
+        with pytest.raises(DataError):
+            load_foreign(written(tmp_path, 17, kind=kind))
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path):

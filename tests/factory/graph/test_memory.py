@@ -119,6 +119,14 @@ def test_an_operator_that_reads_neighbors_never_works_in_place(op):
     assert live(network)[1] == {"A", "B"}
 
 
+def test_a_large_result_is_not_written_over_a_small_input():
+    network = network_of(
+        ("Conv", ["x"], "a"), ("GlobalAveragePool", ["a"], "s"), ("Mul", ["s", "a"], "m"),
+        ("Add", ["m", "a"], "b"), ("Conv", ["b"], "c"), outputs=(),
+    )  # fmt: skip
+    assert live(network)[2] == {"A", "S", "M"}
+
+
 def test_blocked_channels_are_filled_up():
     shapes = {"a": (1, 17, SIDE, SIDE), "x": (1, 3, SIDE, SIDE)}
     assert activation_bytes({Buffer("a", True)}, shapes) == 2 * WIDE
@@ -158,6 +166,12 @@ def test_the_peak_is_what_onnx_runtime_allocates(name, share):
     expected = peak_bytes(network, tensor_shapes(network)) - weights
     found = allocated_activation_bytes(model_from_network(network).SerializeToString())
     assert 0.5 * expected < found < 1.06 * expected  # less where blocks have 8 channels, or 4
+
+
+def test_a_network_of_one_layer_allocates_its_output():
+    network = network_of(("Conv", ["x"], "a"), outputs=("a",))
+    model = model_from_network(network).SerializeToString()
+    assert allocated_activation_bytes(model) >= WIDE
 
 
 def test_a_file_that_does_not_run_is_refused():

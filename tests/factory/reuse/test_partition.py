@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnfactory.factory.errors import DataError
+from nnfactory.factory.errors import DataError, SpecError
 from nnfactory.factory.reuse.partition import (
     Chain,
     best_cuts,
@@ -99,6 +99,14 @@ def test_too_many_blocks_are_refused():
     chains, similarity = pool(0, 2, 3)
     with pytest.raises(DataError, match="cannot be divided into 8 blocks: it has 2 cut points"):
         partition(chains, similarity, 8)
+
+
+def test_nothing_is_refused():
+    chains, similarity = pool(0, 2, 3)
+    for nothing in ({"chains": []}, {"blocks": 0}, {"restarts": 0}):
+        options = {"chains": chains, "similarity": similarity, "blocks": 2, **nothing}
+        with pytest.raises(SpecError, match="at least one of each"):
+            partition(**options)
 
 
 @given(seed=st.integers(0, 200), blocks=st.integers(1, 4))

@@ -42,6 +42,14 @@ def test_what_is_unrelated_is_near_zero_even_with_more_features_than_rows(rng):
     assert min(found) < 0  # unbiased: not pushed above zero
 
 
+@pytest.mark.parametrize("scale", [1e-10, 1e8])
+def test_the_size_of_activations_does_not_matter(rng, scale):
+    x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 3))
+    y[:, 0] += x[:, 0]
+    assert cka_matrix([scale * x, y]) == pytest.approx(cka_matrix([x, y]), abs=1e-5)
+    assert held_out_r2(scale * x, y) == pytest.approx(held_out_r2(x, y), abs=1e-6)
+
+
 def test_rows_must_be_the_same(rng):
     with pytest.raises(DataError, match="same rows"):
         cka_matrix([rng.normal(size=(20, 2)), rng.normal(size=(21, 2))])
