@@ -1,6 +1,7 @@
 """Which way of choosing modules is the best: accuracy against measured latency, all methods.
 
     python benchmarks/assembler_quality.py --data DIR [--library NAME] [--tasks N] [--evolved N]
+    python benchmarks/assembler_quality.py --draw
 
 Writes ``results/assembler_quality.csv`` and a picture of it. For random tasks of 2 to 20 classes,
 every other one of similar classes, at five shares of the full network's measured latency:
@@ -27,10 +28,12 @@ are paired, with Student's 95 % intervals over tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -48,7 +51,7 @@ from equal_latency import (
     plain_plan,
 )
 from library_quality import similar_classes
-from results_file import RESULTS, data_option, need_data, write_rows
+from results_file import RESULTS, data_option, need_data, read_rows, write_rows
 
 from nnfactory.factory.accuracy_measurement import class_accuracies, task_images
 from nnfactory.factory.assembler.assemble import plan_from_counts
@@ -70,6 +73,12 @@ REGRESSED_PLANS = 1000
 GENERATOR_STEPS = {"cls": 3000, "det": 600}
 BASE = "shared curves"
 SCALE = 10**9
+_LOOKS: dict[str, dict[str, Any]] = {
+    "built": {"color": "black", "linewidth": 2.5, "marker": "o"},
+    "full, masked logits": {"color": "black", "linestyle": "", "marker": "*", "markersize": 12},
+    "magnitude": {"color": "gray", "linestyle": ":", "marker": "x"},
+    "random modules": {"color": "gray", "linestyle": "--", "marker": "x"},
+}
 Rows = Callable[["Case", float], Array]  # of a task and a share of the full latency
 
 
@@ -89,8 +98,16 @@ class Cell:
 @click.option("--library", "names", multiple=True, help="Only these libraries.")
 @click.option("--tasks", default=30, show_default=True, help="Tasks per library.")
 @click.option("--evolved", type=int, help="Tasks with a genetic search.  [default: cls 2, det 0]")
-def main(data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None) -> None:
+@click.option("--draw", is_flag=True, help="Only draw what was measured before.")
+def main(
+    data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None, draw: bool
+) -> None:
     """Compare ways of choosing modules."""
+    if draw:
+        known = read_rows("assembler_quality")
+        for name in dict.fromkeys(row["library"] for row in known):
+            click.echo(_picture(name, [row for row in known if row["library"] == name]))
+        return
     need_data(data_dir)
     for library, data in libraries_with_data(names, data_dir):
         sources = _sources(library, data.train)
@@ -112,7 +129,7 @@ def main(data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None
             click.echo(f"{library.name}: {number + 1} of {tasks} tasks")
         for row in rows:
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-        click.echo(f"{path}, {_picture(library, rows)}")
+        click.echo(f"{path}, {_picture(library.name, rows)}")
 
 
 def _sources(library: ModuleLibrary, images: Images) -> dict[str, Rows]:
@@ -306,25 +323,28 @@ def _rows(library: ModuleLibrary, cells: list[Cell]) -> list[dict[str, object]]:
     return rows
 
 
-def _picture(library: ModuleLibrary, rows: list[dict[str, object]]) -> Path:
-    """Accuracy against measured latency, a line per method."""
+def _picture(library: str, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Accuracy against measured latency, a line per method; without those of few tasks."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for method in dict.fromkeys(str(row["method"]) for row in rows):
+    most = max(int(str(row["tasks"])) for row in rows)
+    methods = [str(row["method"]) for row in rows if int(str(row["tasks"])) == most]
+    colors = itertools.cycle(pyplot.get_cmap("tab10")(range(10)))
+    figure, axes = pyplot.subplots(figsize=(7.5, 5), layout="constrained")
+    for method in dict.fromkeys(methods):
         mine = [row for row in rows if row["method"] == method]
         x, y = ([float(str(row[key])) for row in mine] for key in ("latency_ms", "value"))
-        style = "o-" if len(mine) > 1 else "*"
-        axes.plot(x, y, style, markersize=4, linewidth=1, label=method)
+        look = _LOOKS.get(method) or {"color": next(colors), "linewidth": 1, "marker": "."}
+        axes.plot(x, y, label=method, **look)
     axes.set_xlabel("measured latency, ms")
-    axes.set_ylabel(f"{rows[0]['metric']} on test images, mean over tasks")
-    axes.set_title(f"{library.name}: ways of choosing modules")
-    axes.legend(fontsize=7)
+    axes.set_ylabel(f"{rows[0]['metric']} on test images, mean over {most} tasks")
+    axes.set_title(f"{library}: ways of choosing modules")
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    path = RESULTS / f"assembler_quality_{library.name}.png"
+    path = RESULTS / f"assembler_quality_{library}.png"
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
