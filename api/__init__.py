@@ -2,6 +2,7 @@
 
 from .artifacts import Check, bench, inspect, load, run, verify
 from .data import DataView, check_data, new_recipe
+from .foreign import DonorView, import_network, imported
 from .frontier_picture import check_picture, draw_frontiers
 from .libraries import (
     LibraryView,
@@ -18,6 +19,7 @@ from .pipeline import Frontier, artifact_place, build, plan
 __all__ = [
     "Check",
     "DataView",
+    "DonorView",
     "Frontier",
     "LibraryView",
     "artifact_place",
@@ -28,6 +30,8 @@ __all__ = [
     "device",
     "devices",
     "draw_frontiers",
+    "import_network",
+    "imported",
     "inspect",
     "load",
     "module_library",

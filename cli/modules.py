@@ -1,4 +1,4 @@
-"""``modules list``, ``show``, ``check``, ``new``, ``train`` and ``publish``."""
+"""``modules list``, ``show``, ``check``, ``new``, ``train``, ``publish`` and ``import``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from ..factory.errors import NNFactoryError
 from ..factory.schema import TrainingStatus
-from . import options, own_data
+from . import foreign, options, own_data
 from .output import Group, console, interval_text, print_json, progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def modules() -> None:
 @modules.command("list")
 @options.json_option
 def list_modules(as_json: bool) -> None:
-    """List every installed module library.
+    """List every installed module library and every imported network.
 
     \b
     nnfactory modules list
@@ -44,16 +44,15 @@ def list_modules(as_json: bool) -> None:
 
     from .. import api
 
-    libraries = api.modules()
+    libraries, imported = api.modules(), api.imported()
     if as_json:
-        print_json(
-            [
-                {"name": name, "error": str(library)}
-                if isinstance(library, NNFactoryError)
-                else library.card
-                for name, library in libraries.items()
-            ]
-        )
+        cards: list[object] = [
+            {"name": name, "error": str(library)}
+            if isinstance(library, NNFactoryError)
+            else library.card
+            for name, library in libraries.items()
+        ]
+        print_json([*cards, *map(foreign.table_of, imported)])
         return
     table = Table(box=None, pad_edge=False)
     for title in ("name", "task", "classes", "input", "test metric, all modules", "title"):
@@ -68,6 +67,9 @@ def list_modules(as_json: bool) -> None:
             library.card["title"],
         )  # fmt: skip
     console().print(table)
+    if imported:
+        console().print()
+        console().print(foreign.imported_table(imported))
 
 
 def _metric(card: Any) -> str:
@@ -146,6 +148,7 @@ def _print_library(view: LibraryView) -> None:
 
 modules.add_command(own_data.check_data)
 modules.add_command(own_data.new_recipe)
+modules.add_command(foreign.import_network)
 
 
 @modules.command("train")

@@ -652,6 +652,27 @@ def test_json_of_every_command_parses(
         assert (result["measurement"] is None) == (device == "jetson")
 
 
+def test_a_network_of_someone_else_is_imported_and_listed(run: Run, artifact: Path, folder: Path):
+    model = artifact / "model.onnx"
+    outputs = json.loads(run("inspect", model, "--json").stdout)["outputs"]["output0"]
+    (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(outputs[1])))
+    words = ["modules", "import", model, "--name", "theirs", "--labels", "names.txt"]
+    normalization = ["--mean", "0,0,0", "--std", "1,1,1"]
+    missing = run(*words)
+    assert missing.exit_code == 2
+    assert "--mean" in missing.stderr
+    wrong = run(*words, "--mean", "0.5", "--std", "1,1,1")
+    assert wrong.exit_code == 2
+    assert "three numbers" in wrong.stderr
+    finished = run(*words, *normalization, "--license", "MIT")
+    assert finished.exit_code == 0, finished.output
+    assert "licence: MIT" in finished.stdout
+    assert run(*words, *normalization).exit_code == 2  # the name is taken
+    listed = json.loads(run("modules", "list", "--json").stdout)
+    assert [card["name"] for card in listed if card["kind"] == "imported"] == ["theirs"]
+    assert "theirs" in run("modules", "list").stdout
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ import numpy as np
 import onnx
 from safetensors.numpy import save_file
 
-from ..errors import UsageError
 from ..graph.half import halved
 from ..graph.network import Array, Network, model_from_network
 from ..modulation import Modulation
+from ..placing import check_place, written_whole
 from ..schema import Slot
 from .library import Prototypes, SizeData
 from .store import CARD, table_from_slot
@@ -52,9 +50,7 @@ def write_library(
         UsageError: See :func:`check_library_place`.
     """
     check_library_place(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with written_whole(folder) as staging:
         model = model_from_network(halved(network))
         onnx.checker.check_model(model, full_check=True)
         (staging / "supernet.onnx").write_bytes(model.SerializeToString())
@@ -79,13 +75,6 @@ def write_library(
             for path in sorted(staging.iterdir())
         }
         (staging / CARD).write_text(toml_text({**card, "files": files}), encoding="utf-8")
-        staging.chmod(0o755)
-        for path in staging.iterdir():
-            path.chmod(0o644)
-        _move(staging, folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def check_library_place(folder: Path, *, overwrite: bool) -> None:
@@ -94,23 +83,7 @@ def check_library_place(folder: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: Something is there that must stay.
     """
-    if not folder.exists():
-        return
-    if not (folder / CARD).is_file():
-        raise UsageError(f"{folder} exists and is no module library.", hints=["name another --out"])
-    if not overwrite:
-        raise UsageError(f"{folder} exists already.", hints=["--overwrite replaces it"])
-
-
-def _move(staging: Path, folder: Path) -> None:
-    """Put a finished library in its place; the old one goes last."""
-    if not folder.exists():
-        staging.replace(folder)
-        return
-    aside = staging.with_name(staging.name + ".old")
-    folder.replace(aside)
-    staging.replace(folder)
-    shutil.rmtree(aside)
+    check_place(folder, CARD, "module library", overwrite=overwrite)
 
 
 def _write_statistics(path: Path, sizes: Mapping[int, SizeData]) -> None:

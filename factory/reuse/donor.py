@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..errors import DataError, SpecError
 from ..graph.network import Array, Network
 
 COLORS = ("RGB", "BGR")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -18,12 +20,13 @@ class Donor:
     """A pretrained network that blocks are taken from.
 
     Attributes:
-        name: For people, unique in a pool.
+        name: Unique in a pool: letters, digits, ".", "_" and "-".
         network: With one input of images (1, 3, S, S).
         mean: Per color, of pixels in [0, 1]; subtracted.
         std: The same; divided by.
         colors: "RGB" or "BGR".
-        license: Of the weights.
+        labels: What each output stands for, in order; () where it was not said.
+        license: Of the weights; "" where it is not known.
     """
 
     name: str
@@ -31,9 +34,14 @@ class Donor:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     colors: str = "RGB"
+    labels: tuple[str, ...] = ()
     license: str = ""
 
     def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise SpecError(
+                f"Donor.name must be of letters, digits, '.', '_' and '-', got {self.name!r}."
+            )
         if self.colors not in COLORS:
             raise SpecError(f"Donor.colors must be one of {COLORS}, got {self.colors!r}.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
@@ -45,6 +53,13 @@ class Donor:
             )
         if shapes[0][2] != shapes[0][3]:
             raise DataError(f"'{self.name}' reads images of {shapes[0][2:]}: not square.")
+
+        outputs = list(self.network.outputs.values())
+        widths = {shape[1] for shape in outputs if len(shape) > 1}
+        if self.labels and len(outputs) == 1 and widths != {len(self.labels)}:
+            raise DataError(
+                f"'{self.name}' has {outputs[0][-1]} outputs and {len(self.labels)} labels."
+            )
 
     @property
     def input_name(self) -> str:
