@@ -2,7 +2,15 @@
 
 from .artifacts import Check, bench, inspect, load, run, verify
 from .data import DataView, check_data, new_recipe
-from .foreign import DonorView, import_network, imported
+from .foreign import (
+    DonorView,
+    Likeness,
+    PartitionView,
+    import_network,
+    imported,
+    partition,
+    similarity,
+)
 from .frontier_picture import check_picture, draw_frontiers
 from .libraries import (
     LibraryView,
@@ -15,6 +23,7 @@ from .libraries import (
     train,
 )
 from .pipeline import Frontier, artifact_place, build, plan
+from .similarity_picture import draw_similarity
 
 __all__ = [
     "Check",
@@ -22,6 +31,8 @@ __all__ = [
     "DonorView",
     "Frontier",
     "LibraryView",
+    "Likeness",
+    "PartitionView",
     "artifact_place",
     "bench",
     "build",
@@ -30,6 +41,7 @@ __all__ = [
     "device",
     "devices",
     "draw_frontiers",
+    "draw_similarity",
     "import_network",
     "imported",
     "inspect",
@@ -37,10 +49,12 @@ __all__ = [
     "module_library",
     "modules",
     "new_recipe",
+    "partition",
     "plan",
     "publish",
     "recipes",
     "run",
+    "similarity",
     "train",
     "verify",
 ]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import DataError
+from ..factory.errors import DataError, UsageError
+from .request import Report, silent
 
 if TYPE_CHECKING:
+    from ..factory.datasets import Images
+    from ..factory.graph.network import Array
     from ..factory.reuse.donor import Donor
+    from ..factory.reuse.reassembly import Places
+
+BLOCKS = 4
+IMAGES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,140 @@ def imported() -> list[DonorView]:
     from ..factory.reuse.store import donor_folders, open_donor
 
     return [_view(open_donor(folder), folder) for folder in donor_folders().values()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """How alike networks are at the places where they can be taken apart.
+
+    Attributes:
+        networks: Names of the networks.
+        places: Per network its tensors, from the image to the features.
+        cka: Linear CKA of every two places, row after row of all networks, at most 1.
+        images: Number of images it was measured on.
+    """
+
+    networks: tuple[str, ...]
+    places: tuple[tuple[str, ...], ...]
+    cka: tuple[tuple[float, ...], ...]
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionView:
+    """Networks in blocks that correspond.
+
+    Attributes:
+        networks: Names of the networks.
+        borders: Per network the tensors between which its blocks lie, one more than blocks.
+        shares: Per network and block its share of the network's parameters, in [0, 1].
+        anchors: Per block the network whose block the others resemble.
+        objective: Sum of the similarities to the anchors.
+        images: Number of images it was measured on.
+    """
+
+    networks: tuple[str, ...]
+    borders: tuple[tuple[str, ...], ...]
+    shares: tuple[tuple[float, ...], ...]
+    anchors: tuple[str, ...]
+    objective: float
+    images: int
+
+
+def similarity(
+    pool: Sequence[str | Path], data: Path, *, images: int = IMAGES, report: Report = silent
+) -> Likeness:
+    """How alike imported networks are, by linear CKA on images of yours.
+
+    Args:
+        pool: Names or folders of imported networks.
+        data: Labelled images, in any format that ``modules check`` reads.
+        images: How many of them are looked at.
+        report: Called with ("features of NAME", done, total).
+
+    Raises:
+        NNFactoryError: A network is not known, or the images cannot be read.
+    """
+    from ..factory.reuse.similarity import cka_matrix
+
+    places, seen, some = _seen(pool, data, images, report)
+    rows = [mine[name] for place, mine in zip(places, seen, strict=True) for name in place.tensors]
+    return Likeness(
+        networks=tuple(place.donor.name for place in places),
+        places=tuple(place.tensors for place in places),
+        cka=tuple(tuple(round(float(v), 4) for v in row) for row in cka_matrix(rows)),
+        images=len(some),
+    )
+
+
+def partition(
+    pool: Sequence[str | Path], data: Path, *, blocks: int = BLOCKS, images: int = IMAGES,
+    report: Report = silent,
+) -> PartitionView:  # fmt: skip
+    """Take imported networks apart into blocks that correspond.
+
+    Args:
+        pool: As in :func:`similarity`.
+        data: As in :func:`similarity`.
+        blocks: How many blocks each network is divided into.
+        images: As in :func:`similarity`.
+        report: As in :func:`similarity`.
+
+    Raises:
+        NNFactoryError: As :func:`similarity`, or a network has too few cut points.
+    """
+    import numpy as np
+
+    from ..factory.reuse.partition import partition as best_partition
+    from ..factory.reuse.reassembly import chains_of
+    from ..factory.reuse.similarity import cka_matrix
+
+    places, seen, some = _seen(pool, data, images, report)
+    rows = [seen[0][places[0].tensors[0]]]
+    for place, mine in zip(places, seen, strict=True):
+        rows += [mine[name] for name in place.tensors[1:]]
+    found = best_partition(chains_of(places), cka_matrix(rows), blocks)
+    return PartitionView(
+        networks=tuple(place.donor.name for place in places),
+        borders=tuple(
+            tuple(place.tensors[i] for i in cuts)
+            for place, cuts in zip(places, found.cuts, strict=True)
+        ),
+        shares=tuple(
+            tuple((np.diff(place.sizes[list(cuts)]) / place.sizes[-1]).round(4).tolist())
+            for place, cuts in zip(places, found.cuts, strict=True)
+        ),
+        anchors=tuple(places[i].donor.name for i in found.anchors),
+        objective=found.objective,
+        images=len(some),
+    )
+
+
+def _seen(
+    pool: Sequence[str | Path], data: Path, images: int, report: Report
+) -> tuple[list[Places], list[dict[str, Array]], Images]:
+    """The networks' places, what they make of the images there, and the images of the first."""
+    from ..devices.latency_table import cache_folder
+    from ..factory.datasets.labelled import read_labelled
+    from ..factory.reuse.features import cached_representations
+    from ..factory.reuse.reassembly import places_of
+    from ..factory.reuse.store import open_donor
+
+    if len({str(name) for name in pool}) != len(pool) or not pool:
+        raise UsageError("Name every network of the pool once.")
+    places = [places_of(open_donor(name)) for name in pool]
+    sizes = sorted({place.donor.input_size for place in places}, reverse=True)
+    found = read_labelled(data, sizes, kind="cls", prefer=("train",), most=images)
+    seen = []
+    for number, place in enumerate(places):
+        report(f"features of {place.donor.name}", number, len(places))
+        pixels = found.images[place.donor.input_size].pixels
+        seen.append(
+            cached_representations(
+                place.donor, place.tensors, list(pixels), cache_folder() / "features"
+            )
+        )
+    return places, seen, found.images[places[0].donor.input_size]
 
 
 def _names_in(file: Path) -> tuple[str, ...]:

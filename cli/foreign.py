@@ -1,4 +1,4 @@
-"""``modules import``: networks of others."""
+"""``modules import``, ``similarity`` and ``partition``: networks of others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 from rich.markup import escape
 
 from . import options
-from .output import console, print_json
+from .output import console, print_json, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..api import DonorView
+    from ..api import DonorView, Likeness
 
 
 class Triple(click.ParamType[tuple[float, ...]]):
@@ -76,6 +76,105 @@ def import_network(
         print_json(table_of(view))
         return
     _print_view(view)
+
+
+_data = click.option(
+    "--data", required=True, type=options.PATH, metavar="DIR",
+    help="Labelled images, in any format that 'modules check' reads.",
+)  # fmt: skip
+_images = click.option(
+    "--images", type=click.IntRange(8), default=256, show_default=True, help="Looked at, at most."
+)
+
+
+@click.command(short_help="How alike imported networks are, as a heat map.")
+@click.argument("pool", metavar="A,B,..")
+@_data
+@_images
+@click.option("--plot", type=options.PATH, metavar="FILE", help="A picture: .png or .svg.")
+@options.json_option
+def similarity(pool: str, data: Path, images: int, plot: Path | None, as_json: bool) -> None:
+    """How alike imported networks are wherever they can be taken apart: linear CKA.
+
+    \b
+    nnfactory modules similarity r18,mobilenet --data photos --plot similarity.png
+    nnfactory modules similarity r18,mobilenet,net --data photos --images 512 --json
+    """
+    from .. import api
+
+    if plot is not None:
+        api.check_picture(plot)
+    with progress() as report:
+        likeness = api.similarity(pool.split(","), data, images=images, report=report)
+    if plot is not None:
+        api.draw_similarity(likeness, plot)
+    if as_json:
+        print_json({key: getattr(likeness, key) for key in likeness.__dataclass_fields__})
+        return
+    _print_similarity(likeness)
+    if plot is not None:
+        console().print(f"drawn: {plot}", markup=False)
+
+
+def _print_similarity(likeness: Likeness) -> None:
+    """Per two networks the place of one that every other place of the other resembles most."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("network", "places", *(f"best in {name}" for name in likeness.networks)):
+        table.add_column(title)
+    start = 0
+    for name, places in zip(likeness.networks, likeness.places, strict=True):
+        cells = []
+        column = 0
+        for other, others in zip(likeness.networks, likeness.places, strict=True):
+            rows = likeness.cka[start + 1 : start + len(places)]
+            best = [max(row[column + 1 : column + len(others)]) for row in rows]
+            column += len(others)
+            cells.append("" if other == name else f"{sum(best) / len(best):.2f}")
+        table.add_row(escape(name), str(len(places) - 1), *cells)
+        start += len(places)
+    console().print(table)
+    console().print(
+        f"mean over the places of a network of the greatest linear CKA in another one, "
+        f"{likeness.images} images"
+    )
+
+
+@click.command(short_help="Take imported networks apart into blocks that correspond.")
+@click.argument("pool", metavar="A,B,..")
+@_data
+@_images
+@click.option("--blocks", type=click.IntRange(1), default=4, show_default=True)
+@options.json_option
+def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) -> None:
+    """Take imported networks apart into blocks that correspond in what goes in and comes out.
+
+    \b
+    nnfactory modules partition r18,mobilenet --data photos
+    nnfactory modules partition r18,mobilenet,net --data photos --blocks 3 --json
+    """
+    from .. import api
+
+    with progress() as report:
+        view = api.partition(pool.split(","), data, images=images, blocks=blocks, report=report)
+    if as_json:
+        print_json({key: getattr(view, key) for key in view.__dataclass_fields__})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("network", *(f"block {k + 1}" for k in range(blocks))):
+        table.add_column(title)
+    for name, borders, shares in zip(view.networks, view.borders, view.shares, strict=True):
+        cells = [f"to {escape(b)}, {s:.0%}" for b, s in zip(borders[1:], shares, strict=True)]
+        table.add_row(escape(name), *cells)
+    table.add_row("anchor", *map(escape, view.anchors))
+    console().print(table)
+    console().print(
+        f"ends of the blocks and shares of the parameters; similarity to the anchors "
+        f"{view.objective:.2f} of {2 * blocks * len(view.networks)}, {view.images} images"
+    )
 
 
 def table_of(view: DonorView) -> dict[str, object]:

@@ -148,7 +148,8 @@ def _print_library(view: LibraryView) -> None:
 
 modules.add_command(own_data.check_data)
 modules.add_command(own_data.new_recipe)
-modules.add_command(foreign.import_network)
+for command in (foreign.import_network, foreign.similarity, foreign.partition):
+    modules.add_command(command)
 
 
 @modules.command("train")

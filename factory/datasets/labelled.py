@@ -47,7 +47,7 @@ class Labelled:
 
 def read_labelled(
     folder: Path, sizes: Sequence[int], *, kind: str, format: str = "",
-    prefer: Sequence[str] = ("test", "validation"),
+    prefer: Sequence[str] = ("test", "validation"), most: int | None = None,
 ) -> Labelled:  # fmt: skip
     """Read one part of a folder: the first of ``prefer`` that it has, else everything.
 
@@ -59,6 +59,7 @@ def read_labelled(
         kind: "cls" or "det".
         format: Name of the format; "" recognises it.
         prefer: "train", "validation" or "test"; by default what is for testing.
+        most: Images that are read at most, drawn at random, always the same ones.
 
     Raises:
         DataError: There is no such folder, its format cannot be recognised, or it has errors.
@@ -86,6 +87,9 @@ def read_labelled(
         if not split or record.split == split:
             first_of.setdefault(checked.digests[index], index)
     kept = list(first_of.values())
+    if most is not None and most < len(kept):
+        drawn = np.random.default_rng(0).choice(len(kept), most, replace=False)
+        kept = [kept[i] for i in sorted(drawn)]
     records = [checked.records[index] for index in kept]
     return Labelled(
         folder=folder, classes=listing.classes, split=split,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from ..graph.evaluate import Run, open_model
 from ..graph.network import Array, model_from_network, tensor_shapes
@@ -44,6 +50,33 @@ def representations(
         for name in tensors:
             rows[name].append(cell_means(found[name][0], mine))
     return {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
+def cached_representations(
+    donor: Donor, tensors: Sequence[str], pixels: Sequence[Array], folder: Path
+) -> dict[str, Array]:
+    """The same from a file of an earlier time, if network, tensors and images are the same.
+
+    Args:
+        donor: The network.
+        tensors: As in :func:`representations`.
+        pixels: As in :func:`representations`.
+        folder: Where the files are.
+    """
+    digest = hashlib.sha256(model_from_network(donor.network).SerializeToString())
+    said = (GRID, CELLS, donor.mean, donor.std, donor.colors, list(tensors))
+    digest.update(repr(said).encode())
+    for image in pixels:
+        digest.update(image.tobytes())
+    path = folder / f"{digest.hexdigest()[:32]}.safetensors"
+    with contextlib.suppress(OSError, SafetensorError):
+        return dict(load_file(path))
+    found = representations(donor, tensors, pixels)
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = path.with_suffix(f".{os.getpid()}")
+    save_file({name: np.ascontiguousarray(rows) for name, rows in found.items()}, staging)
+    staging.replace(path)
+    return found
 
 
 def drawn_cells(images: int, seed: int) -> Array:

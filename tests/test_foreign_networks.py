@@ -1,0 +1,105 @@
+"""Networks of others end to end: imported, compared on images, taken apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pretrained
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from nnfactory import api
+from nnfactory.factory.errors import DataError, UnknownNameError, UsageError
+from nnfactory.factory.graph.network import model_from_network
+
+NAMES = ("resnet8", "resnet20")
+pytestmark = pytest.mark.usefixtures("folder")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def imported(data_dir: Path, folder: Path) -> Path:
+    """Two imported networks; the folder of images of three classes."""
+    for name in NAMES:
+        one = pretrained.pretrained(data_dir, name)
+        onnx.save(model_from_network(one.network), f"{name}.onnx")
+        options: dict[str, Any] = {"mean": one.mean, "std": one.std, "license": one.licence}
+        labels = tuple(f"class {i}" for i in range(10))
+        api.import_network(Path(f"{name}.onnx"), name=name, labels=labels, **options)
+    rng = np.random.default_rng(0)
+    for label in ("a", "b", "c"):
+        place = folder / "photos" / label
+        place.mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder / "photos"
+
+
+def test_similarity_is_that_of_every_place_with_every_other(imported: Path):
+    found = api.similarity(NAMES, imported)
+    assert found.networks == NAMES
+    assert found.images == 18
+    count = sum(map(len, found.places))
+    table = np.array(found.cka)
+    assert table.shape == (count, count)
+    np.testing.assert_allclose(np.diag(table), 1, atol=1e-3)
+    first = len(found.places[0])
+    assert table[0, first] == pytest.approx(1, abs=1e-3)  # the image is the same for both
+
+
+def test_a_second_look_at_the_same_images_comes_from_the_cache(
+    imported: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from nnfactory.factory.reuse import features
+
+    once = api.similarity(NAMES, imported)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(features, "representations", never)
+    assert api.similarity(NAMES, imported) == once
+    with pytest.raises(AssertionError, match="computed again"):
+        api.similarity(NAMES, imported, images=12)
+
+
+def test_partition_divides_every_network(imported: Path):
+    found = api.partition(NAMES, imported, blocks=3)
+    assert len(found.anchors) == 3
+    assert set(found.anchors) <= set(NAMES)
+    for borders, shares in zip(found.borders, found.shares, strict=True):
+        assert len(borders) == 4
+        assert borders[0] == "images"
+        assert sum(shares) == pytest.approx(1, abs=1e-3)
+    assert 0 < found.objective <= 12
+
+
+def test_the_commands_say_the_same(imported: Path, run: Run, folder: Path):
+    words = [",".join(NAMES), "--data", str(imported)]
+    finished = run("modules", "partition", *words, "--blocks", "3", "--json")
+    assert finished.exit_code == 0, finished.output
+    assert json.loads(finished.stdout)["anchors"] == list(
+        api.partition(NAMES, imported, blocks=3).anchors
+    )
+    assert "anchor" in run("modules", "partition", *words, "--blocks", "3").stdout
+    pytest.importorskip("matplotlib")
+    drawn = run("modules", "similarity", *words, "--plot", "map.png")
+    assert drawn.exit_code == 0, drawn.output
+    assert (folder / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert run("modules", "similarity", *words, "--plot", "map.txt").exit_code == 2
+
+
+def test_what_cannot_be_compared_is_refused(imported: Path):
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet20'"):
+        api.similarity(("resnet20", "resnet2"), imported)
+    with pytest.raises(UsageError, match="once"):
+        api.similarity(("resnet8", "resnet8"), imported)
+    with pytest.raises(DataError, match="cannot be divided into 9 blocks"):
+        api.partition(NAMES, imported, blocks=9)
