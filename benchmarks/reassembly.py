@@ -1,22 +1,35 @@
-"""Taking pretrained networks apart into blocks that correspond, against the paper's way.
+"""Reassembling pretrained networks: how they are divided and chosen, against the paper's way.
 
-    python benchmarks/reassembly.py --data DIR [--pool NAME] [--images N]
+    python benchmarks/reassembly.py --data DIR [--pool NAME] [--part PART] [--images N]
 
-Writes ``results/reassembly.csv``, one row per pool, number of blocks and way of dividing:
+Part "partition" writes ``results/reassembly_partition.csv``, one row per pool, number of blocks
+and way of dividing:
 
 * exact: shortest paths and exact medoids in turn, 20 starts (``nnfactory modules partition``);
 * swaps: what DeRy does (arXiv:2210.17409): borders move by one place while that raises the
   objective, and medoids in turn, 200 starts, the same starts for the first 20.
 
 The objective is the same, the sum over networks and blocks of the similarity (linear CKA, without
-bias) to the anchor, in and out; so is the cap on the size of blocks. Pools: the five CIFAR ResNets
-on CIFAR-10 images, and six ImageNet networks on Imagenette. Seconds are of one thread.
+bias) to the anchor, in and out; so is the cap on the size of blocks.
+
+Part "frozen" writes ``results/reassembly_frozen.csv``: networks of four blocks within shares of the
+largest donor's parameters, nothing trained, stitches and classifier in closed form on training
+images, accuracy on test images:
+
+* ours: exact partition, the 20 best ways by the search, the best of them by left-out accuracy;
+* paper: partition by swaps; from ten random ways single blocks are exchanged while NASWOT
+  (Mellor et al., arXiv:2006.04647, five batches of 32 images) rises; the best of them by NASWOT;
+* donor: the most accurate single donor that fits, with the same kind of classifier.
+
+Differences are paired over test images, with 95 % intervals (bootstrap). Pools: the five CIFAR
+ResNets on CIFAR-10 images, and six ImageNet networks on Imagenette. Seconds are of one thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -24,20 +37,32 @@ import numpy as np
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
 
-from nnfactory.factory.datasets import read_pack
+from nnfactory.factory.datasets import Images, read_pack
 from nnfactory.factory.graph.network import Array
 from nnfactory.factory.reuse.donor import Donor
-from nnfactory.factory.reuse.features import representations
+from nnfactory.factory.reuse.features import representations, tapped
 from nnfactory.factory.reuse.partition import (
     SLACK,
     Chain,
+    Partition,
     best_cuts,
     least_slack,
     medoids,
     objective,
     partition,
 )
-from nnfactory.factory.reuse.reassembly import chains_of, places_of
+from nnfactory.factory.reuse.reassembly import (
+    Places,
+    Pool,
+    Reassembled,
+    assembled,
+    chains_of,
+    features_of,
+    places_of,
+    pool_of,
+    with_head,
+)
+from nnfactory.factory.reuse.search import Way, best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 
 POOLS = {
@@ -50,62 +75,209 @@ POOLS = {
 }  # fmt: skip
 BLOCKS = (3, 4)
 STARTS, SWAP_STARTS = 20, 200
+FROZEN_BLOCKS, CANDIDATES = 4, 20
+SHARES = (0.3, 0.5, 0.75)  # of the parameters of the largest donor
+NASWOT_BATCHES = 5
 
 
 @click.command()
 @data_option
 @click.option("--pool", "names", multiple=True, type=click.Choice(list(POOLS)))
-@click.option("--images", default=256, show_default=True, help="Training images.")
-def main(data_dir: Path, names: tuple[str, ...], images: int) -> None:
-    """Compare partitions."""
+@click.option("--part", "parts", multiple=True, type=click.Choice(["partition", "frozen"]))
+@click.option("--images", default=300, show_default=True, help="Training images.")
+@click.option("--tested", default=1000, show_default=True, help="Test images.")
+def main(
+    data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], images: int, tested: int
+) -> None:
+    """Compare ways of reassembling."""
     need_data(data_dir)
-    rows: list[dict[str, object]] = []
     for name in names or POOLS:
-        chains, similarity = _pool(data_dir, *POOLS[name], images)
-        for blocks in BLOCKS:
-            for way, divide, starts in (
-                ("exact", partition, STARTS),
-                ("swaps", _swaps, SWAP_STARTS),
-            ):
-                began = time.perf_counter()
-                found = divide(chains, similarity, blocks, restarts=starts)
-                seconds = time.perf_counter() - began
-                reached = found if isinstance(found, float) else found.objective
-                rows.append(
-                    {
-                        "pool": name, "networks": len(chains), "images": images, "blocks": blocks,
-                        "way": way, "starts": starts, "objective": round(reached, 4),
-                        "of": 2 * blocks * len(chains), "seconds": round(seconds, 3),
-                    }
-                )  # fmt: skip
-                click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
-    click.echo(write_rows("reassembly", rows, replace=("pool",)))
+        seen = _seen(data_dir, *POOLS[name], images, tested)
+        for part in parts or ("partition", "frozen"):
+            rows = _partitions(name, seen) if part == "partition" else _frozen(name, seen)
+            click.echo(write_rows(f"reassembly_{part}", rows, replace=("pool",)))
 
 
-def _pool(
-    data_dir: Path, folder: str, names: Sequence[str], images: int
-) -> tuple[list[Chain], Array]:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A pool and what it makes of images."""
+
+    places: list[Places]
+    rows: list[dict[str, Array]]
+    similarity: Array
+    train: Images
+    test: Images
+
+    @property
+    def chains(self) -> list[Chain]:
+        """For the partition."""
+        return chains_of(self.places)
+
+
+def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
+    """Objectives of both ways of dividing."""
+    rows: list[dict[str, object]] = []
+    for blocks in BLOCKS:
+        ways = {"exact": (_exact, STARTS), "swaps": (_swaps, SWAP_STARTS)}
+        for way, (divide, starts) in ways.items():
+            began = time.perf_counter()
+            found = divide(seen.chains, seen.similarity, blocks, restarts=starts)
+            seconds = time.perf_counter() - began
+            rows.append(
+                {
+                    "pool": name, "networks": len(seen.places), "images": len(seen.train),
+                    "blocks": blocks, "way": way, "starts": starts,
+                    "objective": round(found.objective, 4),
+                    "of": 2 * blocks * len(seen.places), "seconds": round(seconds, 3),
+                }
+            )  # fmt: skip
+            click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    return rows
+
+
+def _exact(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
+    return partition(chains, similarity, blocks, restarts=restarts)
+
+
+def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
+    """Networks without any training, ours and the paper's, at equal limits of parameters."""
+    labels = seen.train.labels
+    pools = {}
+    for way, divide, starts in (("ours", _exact, STARTS), ("paper", _swaps, SWAP_STARTS)):
+        found = divide(seen.chains, seen.similarity, FROZEN_BLOCKS, restarts=starts)
+        pools[way] = pool_of(seen.places, found, seen.rows, labels)
+    whole = [_whole(pools["ours"], donor, seen) for donor in range(len(seen.places))]
+    largest = max(cost for cost, _ in whole)
+    rows = []
+    for share in SHARES:
+        limit = share * largest
+        answers: dict[str, tuple[Array, float, str, float]] = {}
+        fitting = [(donor, hits) for donor, (cost, hits) in enumerate(whole) if cost <= limit]
+        if fitting:
+            donor, hits = max(fitting, key=lambda one: float(one[1].mean()))
+            names = seen.places[donor].donor.name
+            answers["donor"] = (hits, whole[donor][0], names, 0.0)
+        for way, choose in (("ours", _ours), ("paper", _paper)):
+            began = time.perf_counter()
+            made = choose(pools[way], seen, limit)
+            seconds = time.perf_counter() - began
+            names = "+".join(seen.places[d].donor.name for d in made.way.blocks)
+            answers[way] = (_hits(made, seen), made.way.costs["mparams"], names, seconds)
+        ours = answers["ours"][0]
+        for way, (hits, cost, names, seconds) in answers.items():
+            low, high = _bootstrap(ours.astype(float) - hits)
+            rows.append(
+                {
+                    "pool": name, "share": share, "limit_mparams": round(limit, 4), "way": way,
+                    "network": names, "mparams": round(cost, 4),
+                    "value": round(float(hits.mean()), 4), "images": len(hits),
+                    "ours_ahead": round(float((ours.astype(float) - hits).mean()), 4),
+                    "low": round(low, 4), "high": round(high, 4), "seconds": round(seconds, 1),
+                }
+            )  # fmt: skip
+            click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    return rows
+
+
+def _whole(pool: Pool, donor: int, seen: Seen) -> tuple[float, Array]:
+    """Parameters of one donor's body, and what it answers with a classifier in closed form."""
+    way = Way(blocks=(donor,) * FROZEN_BLOCKS, value=0.0, costs={})
+    cost = float(pool.stages.costs["mparams"][:, donor].sum())
+    return cost, _hits(with_head(pool, way, seen.train), seen)
+
+
+def _ours(pool: Pool, seen: Seen, limit: float) -> Reassembled:
+    """Of the best ways by the search the one of the greatest left-out accuracy."""
+    ways = best_ways(pool.stages, {"mparams": limit}, CANDIDATES)
+    made = [with_head(pool, way, seen.train, seen.rows) for way in ways]
+    return max(made, key=lambda one: one.head.left_out)
+
+
+def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
+    """Blocks exchanged one at a time while NASWOT rises, from ten random ways."""
+    rng = np.random.default_rng(0)
+    every = {way.blocks: way for way in best_ways(pool.stages, {"mparams": limit}, 10**6)}
+    scores: dict[tuple[int, ...], float] = {}
+
+    def score(blocks: tuple[int, ...]) -> float:
+        if blocks not in scores:
+            scores[blocks] = _naswot(pool, every[blocks], seen)
+        return scores[blocks]
+
+    best: list[tuple[int, ...]] = []
+    starts = list(every)
+    for _ in range(10):
+        mine = starts[int(rng.integers(len(starts)))]
+        for stage in rng.permutation(FROZEN_BLOCKS):
+            for block in rng.permutation(len(seen.places)):
+                tried = (*mine[:stage], int(block), *mine[stage + 1 :])
+                if tried in every and score(tried) > score(mine):
+                    mine = tried
+        best.append(mine)
+    chosen = every[max(best, key=score)]
+    return with_head(pool, chosen, seen.train, seen.rows)
+
+
+def _naswot(pool: Pool, way: Way, seen: Seen) -> float:
+    """Logarithm of the determinant of how often units agree on images, mean over batches."""
+    body, donor = assembled(pool, way), seen.places[way.blocks[0]].donor
+    units = [node.output[0] for node in body.nodes if node.op_type in ("Relu", "Clip")]
+    run = tapped(replace(donor, network=body, labels=()), units)
+    values = []
+    for start in range(0, NASWOT_BATCHES * 32, 32):
+        codes = []
+        for image in seen.train.pixels[start : start + 32]:
+            found = run({donor.input_name: donor.tensor(image)})
+            codes.append(np.concatenate([(found[name] > 0).ravel() for name in units]))
+        bits = np.array(codes, np.float32)
+        agreeing = bits @ bits.T + (1 - bits) @ (1 - bits).T
+        values.append(float(np.linalg.slogdet(agreeing.astype(np.float64))[1]))
+    return float(np.mean(values))
+
+
+def _hits(made: Reassembled, seen: Seen) -> Array:
+    """Which test images are answered correctly, bool (N,)."""
+    donor = seen.places[made.way.blocks[0]].donor
+    found = features_of(made.network, donor, list(seen.test.pixels))
+    return np.asarray(found.argmax(1) == seen.test.labels)
+
+
+def _bootstrap(gaps: Array) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    means = [float(rng.choice(gaps, len(gaps)).mean()) for _ in range(1000)]
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def _seen(data_dir: Path, folder: str, names: Sequence[str], images: int, tested: int) -> Seen:
     """Places and similarities of a pool on training images."""
-    pixels = read_pack(data_dir / folder / "train.npz")
-    chosen = np.random.default_rng(0).choice(len(pixels), images, replace=False)
-    some = [pixels[i] for i in sorted(chosen)]
+    train = _images(data_dir / folder / "train.npz", images)
+    last = "test.npz" if (data_dir / folder / "test.npz").is_file() else "val.npz"
     places, rows = [], []
-    for number, name in enumerate(names):
+    for name in names:
         one = pretrained(data_dir, name)
         donor = Donor(name=name, network=one.network, mean=one.mean, std=one.std, colors=one.colors)
-        place = places_of(donor)
-        seen = representations(donor, place.tensors, some)
-        rows += [seen[tensor] for tensor in place.tensors[bool(number) :]]
-        places.append(place)
-        click.echo(f"{name}: {len(place.tensors) - 2} places inside")
-    return chains_of(places), cka_matrix(rows)
+        places.append(places_of(donor))
+        rows.append(representations(donor, places[-1].tensors, list(train.pixels)))
+        click.echo(f"{name}: {len(places[-1].tensors) - 2} places inside")
+    every = [rows[0][places[0].tensors[0]]]
+    for place, mine in zip(places, rows, strict=True):
+        every += [mine[tensor] for tensor in place.tensors[1:]]
+    return Seen(places, rows, cka_matrix(every), train, _images(data_dir / folder / last, tested))
 
 
-def _swaps(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> float:
-    """The greatest objective that moving borders by one place reaches."""
+def _images(file: Path, count: int) -> Images:
+    """Some images of a pack, always the same ones."""
+    pixels = read_pack(file)
+    labels = np.load(file, allow_pickle=False)["label"].astype(np.int64)
+    chosen = np.random.default_rng(0).permutation(len(labels))[:count]
+    return Images(pixels=pixels[chosen], labels=labels[chosen], boxes=())
+
+
+def _swaps(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
+    """The best partition that moving borders by one place reaches."""
     rng = np.random.default_rng(0)
     slacks = [max(SLACK, least_slack(chain, blocks)) for chain in chains]
-    best = -np.inf
+    best: Partition | None = None
     for _ in range(restarts):
         cuts = [
             best_cuts(chain, rng.random((blocks, 2, len(chain.rows))), slack)
@@ -121,8 +293,10 @@ def _swaps(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts:
             if now <= reached + 1e-12:
                 break
             reached = now
-        best = max(best, reached)
-    return float(best)
+        if best is None or reached > best.objective:
+            best = Partition(cuts=tuple(cuts), anchors=anchors, objective=reached)
+    assert best is not None
+    return best
 
 
 def _moved(

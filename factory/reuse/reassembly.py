@@ -9,6 +9,7 @@ Source:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network, tensor_shapes
 from ..graph.segments import chained, segment
 from .donor import Donor
+from .features import representations
 from .head import LinearHead, fit_linear_head, head_network
 from .partition import Chain, Partition
 from .search import Stages, Way
@@ -207,15 +209,43 @@ def _mmacs(network: Network) -> float:
     return sum(row.macs for row in op_costs(network, tensor_shapes(network))) / 1e6
 
 
-def assembled(pool: Pool, way: Way) -> Network:
-    """The body of a way: blocks and stitches in a row, up to the features."""
-    parts = [pool.block(0, way.blocks[0])]
-    for stage, (one, other) in enumerate(zip(way.blocks, way.blocks[1:], strict=False)):
-        if one != other:
-            parts.append(_joint(pool, stage, one, other))
-        parts.append(pool.block(stage + 1, other))
-    names = "+".join(pool.places[donor].donor.name for donor in way.blocks)
-    return chained(names, parts)
+def assembled(
+    pool: Pool, way: Way, seen: Sequence[Mapping[str, Array]] = (), pixels: Sequence[Array] = ()
+) -> Network:
+    """The body of a way: blocks and stitches in a row, up to the features.
+
+    Without images stitches are those of the pool, fitted to what the donors alone make. With them
+    each is fitted anew to what really comes out of the blocks and stitches before it, so that it
+    takes back what they changed.
+
+    Args:
+        pool: Blocks and stitches.
+        way: Which of them.
+        seen: Per donor the representations of its tensors on the images.
+        pixels: The images, (H, W, 3), uint8 RGB.
+    """
+    name = "+".join(pool.places[donor].donor.name for donor in way.blocks)
+    first = pool.places[way.blocks[0]].donor
+    parts, is_changed = [pool.block(0, way.blocks[0])], False
+    for stage, (one, other) in enumerate(itertools.pairwise(way.blocks)):
+        block = pool.block(stage + 1, other)
+        if one != other or (is_changed and len(pixels)):
+            stitch = pool.stitches.get((stage, one, other))
+            if len(pixels):
+                target = seen[other][next(iter(block.inputs))]
+                stitch = fit_stitch(_made(chained(name, parts), first, pixels), target)
+            if stitch is not None:
+                before = next(iter(parts[-1].outputs.values()))
+                parts.append(stitch_network(stitch, before, next(iter(block.inputs.values()))))
+                is_changed = True
+        parts.append(block)
+    return chained(name, parts)
+
+
+def _made(body: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
+    """Representation rows of what comes out of the beginning of a network."""
+    (out,) = body.outputs
+    return representations(replace(donor, network=body, labels=()), [out], pixels)[out]
 
 
 def features_of(body: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
@@ -247,9 +277,14 @@ class Reassembled:
     head: LinearHead
 
 
-def with_head(pool: Pool, way: Way, images: Images) -> Reassembled:
-    """Fit the classifier of a way to images; its ``left_out`` ranks ways."""
-    body = assembled(pool, way)
+def with_head(
+    pool: Pool, way: Way, images: Images, seen: Sequence[Mapping[str, Array]] = ()
+) -> Reassembled:
+    """Fit the stitches (given representations of the images) and the classifier of a way.
+
+    The ``left_out`` of the classifier ranks ways.
+    """
+    body = assembled(pool, way, seen, list(images.pixels) if seen else ())
     donor = pool.places[way.blocks[0]].donor
     found = features_of(body, donor, list(images.pixels))
     head = fit_linear_head(found, images.labels, int(images.labels.max()) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from nnfactory.factory.reuse.similarity import cka_matrix
 class Made(NamedTuple):
     pool: Pool
     images: Images
+    seen: list
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,9 @@ def made(data_dir) -> Made:
     ]
     found = partition(chains_of(places), cka_matrix(rows), 3)
     return Made(
-        pool_of(places, found, seen, labels), Images(pixels=pixels, labels=labels, boxes=())
+        pool_of(places, found, seen, labels),
+        Images(pixels=pixels, labels=labels, boxes=()),
+        seen,
     )
 
 
@@ -100,6 +104,33 @@ def test_the_whole_network_answers_as_its_features_and_classifier(made):
         answers = run_network(found.network, {"images": donor.tensor(image)})["logits"]
         np.testing.assert_allclose(answers[0], logits, rtol=1e-2, atol=1e-3)
     assert found.head.left_out > 0.9
+
+
+def test_stitches_that_are_fitted_in_a_row_come_nearer_to_the_receiver(made):
+    """What reaches the last block is nearer to what its own donor makes there."""
+    way, pool, pixels = Way(blocks=(0, 1, 0), value=0.0, costs={}), made.pool, made.images.pixels
+    last = pool.block(2, 0)
+    (wanted,) = last.inputs
+    expected = made.seen[0][wanted]
+    gaps = []
+    for options in ((), (made.seen, list(pixels))):
+        body = assembled(pool, way, *options)
+        stitched = next(
+            node.output[0] for node in reversed(body.nodes) if node.name.endswith("/stitch")
+        )
+        donor = dataclasses.replace(
+            pool.places[0].donor,
+            network=dataclasses.replace(body, outputs={stitched: last.inputs[wanted]}),
+        )
+        found = representations(donor, [stitched], list(pixels))[stitched]
+        gaps.append(float(((found - expected) ** 2).mean()))
+    assert gaps[1] < gaps[0]
+
+
+def test_images_change_nothing_about_the_blocks_of_one_donor(made):
+    way, pixels = Way(blocks=(0,) * 3, value=0.0, costs={}), list(made.images.pixels)
+    plain, fitted = assembled(made.pool, way), assembled(made.pool, way, made.seen, pixels)
+    assert plain.nodes == fitted.nodes
 
 
 def test_leaving_out_is_what_fitting_without_each_image_says(rng):
