@@ -82,5 +82,6 @@ def process_group(compute: str) -> Iterator[Group]:
     dist.init_process_group(BACKENDS[compute], timeout=WAIT)
     try:
         yield Group(dist.get_rank(), size)
+        dist.barrier()  # who leaves first would take its connections from under the others
     finally:
         dist.destroy_process_group()
