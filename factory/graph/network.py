@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..errors import DataError
 
@@ -161,6 +161,8 @@ def names_read(node: NodeProto) -> list[str]:
     """The inputs of a node and what its subgraphs (If, Loop, Scan) take from outside."""
     names = [name for name in node.input if name]
     for item in node.attribute:
+        if item.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            continue
         for graph in (item.g, *item.graphs):
             made = {value.name for value in graph.input} | {t.name for t in graph.initializer}
             made |= {name for inner in graph.node for name in inner.output}
