@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import DataError, UsageError
+from ..factory.errors import DataError, NNFactoryError, UsageError
 from .request import Report, silent
 
 if TYPE_CHECKING:
     from ..factory.datasets import Images
     from ..factory.graph.network import Array
-    from ..factory.reuse.donor import Donor
-    from ..factory.reuse.reassembly import Places
+    from ..factory.reuse.pool import Places
 
 BLOCKS = 4
 IMAGES = 256
@@ -28,6 +27,7 @@ class DonorView:
         name: Under which it is known.
         folder: Where it is.
         input_size: Side of its image in pixels.
+        colors: "RGB" or "BGR".
         labels: What each output stands for.
         license: Of the weights, "" where it is not known.
         mparams: Parameters, in millions.
@@ -40,6 +40,7 @@ class DonorView:
     name: str
     folder: str
     input_size: int
+    colors: str
     labels: tuple[str, ...]
     license: str
     mparams: float
@@ -74,22 +75,24 @@ def import_network(
     from ..factory.reuse.store import import_donor
 
     names = labels if isinstance(labels, tuple) else _names_in(labels)
-    donor, folder = import_donor(
+    _, folder = import_donor(
         file, name=name, labels=names, mean=mean, std=std, colors=colors, license=license,
         input_size=input_size, overwrite=overwrite,
     )  # fmt: skip
-    return _view(donor, folder)
+    return _view(folder)
 
 
-def imported() -> list[DonorView]:
-    """All imported networks.
+def imported() -> dict[str, DonorView | NNFactoryError]:
+    """All imported networks by name; of a damaged one the error."""
+    from ..factory.reuse.store import donor_folders
 
-    Raises:
-        DataError: One of them is damaged.
-    """
-    from ..factory.reuse.store import donor_folders, open_donor
-
-    return [_view(open_donor(folder), folder) for folder in donor_folders().values()]
+    found: dict[str, DonorView | NNFactoryError] = {}
+    for name, folder in donor_folders().items():
+        try:
+            found[name] = _view(folder)
+        except NNFactoryError as error:
+            found[name] = error
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +178,7 @@ def partition(
     import numpy as np
 
     from ..factory.reuse.partition import partition as best_partition
-    from ..factory.reuse.reassembly import chains_of
+    from ..factory.reuse.pool import chains_of
     from ..factory.reuse.similarity import cka_matrix
 
     places, seen, some = _seen(pool, data, images, report)
@@ -206,7 +209,7 @@ def _seen(
     from ..devices.latency_table import cache_folder
     from ..factory.datasets.labelled import read_labelled
     from ..factory.reuse.features import cached_representations
-    from ..factory.reuse.reassembly import places_of
+    from ..factory.reuse.pool import places_of
     from ..factory.reuse.store import open_donor
 
     if len({str(name) for name in pool}) != len(pool) or not pool:
@@ -231,21 +234,20 @@ def _names_in(file: Path) -> tuple[str, ...]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}.") from error
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise DataError(f"{file} holds no names: it needs one a line, in the order of the outputs.")
+    return names
 
 
-def _view(donor: Donor, folder: Path) -> DonorView:
-    from ..factory.graph.costs import op_costs, parameter_count
-    from ..factory.graph.coupling import coupling
-    from ..factory.graph.cut_points import cut_points
-    from ..factory.graph.network import tensor_shapes
+def _view(folder: Path) -> DonorView:
+    from ..factory.reuse.store import read_card
 
-    network = donor.network
-    found = coupling(network)
-    return DonorView(
-        name=donor.name, folder=str(folder), input_size=donor.input_size, labels=donor.labels,
-        license=donor.license, mparams=parameter_count(network) / 1e6,
-        mmacs=sum(row.macs for row in op_costs(network, tensor_shapes(network))) / 1e6,
-        removable=len(found.removable()), cut_points=len(cut_points(network)),
-        not_understood=dict(found.not_understood),
-    )  # fmt: skip
+    card = read_card(folder)
+    try:
+        return DonorView(
+            name=card["name"], folder=str(folder), colors=card["colors"],
+            labels=tuple(card["labels"]), license=card["license"], **card["facts"],
+        )  # fmt: skip
+    except TypeError as error:
+        raise DataError(f"{folder} is no valid imported network: {error}.") from error

@@ -47,6 +47,8 @@ from equal_latency import (
     class_rows,
     full_active,
     libraries_with_data,
+    linked,
+    measure,
     outcome,
     plain_plan,
 )
@@ -251,7 +253,7 @@ def _accuracy(case: Case, plan: Plan, images: Images) -> float:
 
 
 def _measured(case: Case, plan: Plan) -> tuple[Plan, float, str]:
-    return plan, outcome(case, plan).latency_ms, "own"
+    return plan, measure(case, linked(case, plan)), "own"
 
 
 def _evolved(case: Case, limit_ms: float, images: Images, rng: np.random.Generator) -> Plan:

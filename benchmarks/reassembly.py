@@ -51,17 +51,8 @@ from nnfactory.factory.reuse.partition import (
     objective,
     partition,
 )
-from nnfactory.factory.reuse.reassembly import (
-    Places,
-    Pool,
-    Reassembled,
-    assembled,
-    chains_of,
-    features_of,
-    places_of,
-    pool_of,
-    with_head,
-)
+from nnfactory.factory.reuse.pool import Places, Pool, chains_of, places_of, pool_of
+from nnfactory.factory.reuse.reassembly import Reassembled, assembled, features_of, with_head
 from nnfactory.factory.reuse.search import Way, best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 

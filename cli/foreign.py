@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 
+from ..factory.errors import NNFactoryError
 from . import options
 from .output import console, print_json, progress
 
@@ -73,7 +74,7 @@ def import_network(
         input_size=imgsz, overwrite=overwrite,
     )  # fmt: skip
     if as_json:
-        print_json(table_of(view))
+        print_json(table_of(name, view))
         return
     _print_view(view)
 
@@ -117,7 +118,7 @@ def similarity(pool: str, data: Path, images: int, plot: Path | None, as_json: b
 
 
 def _print_similarity(likeness: Likeness) -> None:
-    """Per two networks the place of one that every other place of the other resembles most."""
+    """Per two networks how well the places of one are met in the other, in the mean."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -177,19 +178,24 @@ def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) ->
     )
 
 
-def table_of(view: DonorView) -> dict[str, object]:
-    """An imported network as JSON has it."""
+def table_of(name: str, view: DonorView | NNFactoryError) -> dict[str, object]:
+    """An imported network as JSON has it; of a damaged one the error."""
+    if isinstance(view, NNFactoryError):
+        return {"kind": "imported", "name": name, "error": str(view)}
     return {"kind": "imported"} | {key: getattr(view, key) for key in view.__dataclass_fields__}
 
 
-def imported_table(views: Sequence[DonorView]) -> Table:
+def imported_table(views: Mapping[str, DonorView | NNFactoryError]) -> Table:
     """Imported networks, one a line."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("imported", "outputs", "input", "M params", "MMACs", "licence"):
         table.add_column(title)
-    for view in views:
+    for name, view in views.items():
+        if isinstance(view, NNFactoryError):
+            table.add_row(escape(name), "", "", "", "damaged", escape(str(view)))
+            continue
         table.add_row(
             escape(view.name), str(len(view.labels)), f"{view.input_size} px",
             f"{view.mparams:.3f}", f"{view.mmacs:.1f}", escape(view.license) or "not stated",
@@ -201,8 +207,9 @@ def _print_view(view: DonorView) -> None:
     out = console()
     out.print(f"{view.name}: {view.folder}", markup=False)
     out.print(
-        f"  {view.input_size} px, {len(view.labels)} outputs, {view.mparams:.3f} M parameters, "
-        f"{view.mmacs:.1f} MMACs; licence: {view.license or 'not stated'}",
+        f"  {view.input_size} px {view.colors}, {len(view.labels)} outputs, "
+        f"{view.mparams:.3f} M parameters, {view.mmacs:.1f} MMACs; "
+        f"licence: {view.license or 'not stated'}",
         markup=False,
     )
     out.print(f"  {view.removable} removable channel groups, {view.cut_points} cut points")

@@ -52,7 +52,7 @@ def list_modules(as_json: bool) -> None:
             else library.card
             for name, library in libraries.items()
         ]
-        print_json([*cards, *map(foreign.table_of, imported)])
+        print_json([*cards, *(foreign.table_of(*item) for item in imported.items())])
         return
     table = Table(box=None, pad_edge=False)
     for title in ("name", "task", "classes", "input", "test metric, all modules", "title"):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from ..factory.errors import DataError, SpecError, UnknownNameError
 from ..factory.schema import DeviceProfile
 from ..factory.serialize import noun_from_table
+from ..factory.toml_files import tomllib
 
 PROFILES = Path(__file__).resolve().parent / "profiles"
 

@@ -81,8 +81,8 @@ def recipe_from_inventory(inventory: Inventory, request: RecipeRequest) -> Recip
 
 def recipe_text(recipe: Recipe) -> str:
     """The recipe as TOML, the form that ``modules train`` reads."""
-    from .library.writer import toml_text
     from .supernet.recipe import table_from_recipe
+    from .toml_files import toml_text
 
     table: dict[str, Any] = table_from_recipe(recipe)
     head = {key: table[key] for key in ("name", "title", "weights_license")}

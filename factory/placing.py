@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import UsageError
 
 
-def check_place(folder: Path, mark: str, what: str, *, overwrite: bool) -> None:
+def check_place(folder: Path, mark: str, what: str, *, overwrite: bool, hint: str) -> None:
     """Raise unless something may be written to ``folder``; only its like is ever replaced.
 
     Args:
@@ -19,6 +19,7 @@ def check_place(folder: Path, mark: str, what: str, *, overwrite: bool) -> None:
         mark: The file by which such a folder is known.
         what: What such a folder is, for people.
         overwrite: Whether one may be replaced.
+        hint: How another place is named.
 
     Raises:
         UsageError: Something is there that must stay.
@@ -26,7 +27,7 @@ def check_place(folder: Path, mark: str, what: str, *, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not (folder / mark).is_file():
-        raise UsageError(f"{folder} exists and is no {what}.", hints=["name another place"])
+        raise UsageError(f"{folder} exists and is no {what}.", hints=[hint])
     if not overwrite:
         raise UsageError(f"{folder} exists already.", hints=["--overwrite replaces it"])
 

@@ -96,6 +96,21 @@ def test_the_commands_say_the_same(imported: Path, run: Run, folder: Path):
     assert run("modules", "similarity", *words, "--plot", "map.txt").exit_code == 2
 
 
+def test_a_damaged_network_is_a_row_of_the_list(imported: Path, run: Run):
+    views = api.imported()
+    assert {name: round(view.mparams, 3) for name, view in views.items()} == {
+        "resnet20": 0.269, "resnet8": 0.078,
+    }  # fmt: skip
+    (Path(views["resnet8"].folder) / "donor.toml").write_text("[")
+    listed = run("modules", "list")
+    assert listed.exit_code == 0
+    rows = [line for line in listed.stdout.splitlines() if line.startswith("resnet")]
+    assert "0.269" in rows[0]
+    assert "damaged" in rows[1]
+    cards = json.loads(run("modules", "list", "--json").stdout)
+    assert "no valid imported network" in cards[-1]["error"]
+
+
 def test_what_cannot_be_compared_is_refused(imported: Path):
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet20'"):
         api.similarity(("resnet20", "resnet2"), imported)
@@ -103,3 +118,12 @@ def test_what_cannot_be_compared_is_refused(imported: Path):
         api.similarity(("resnet8", "resnet8"), imported)
     with pytest.raises(DataError, match="cannot be divided into 9 blocks"):
         api.partition(NAMES, imported, blocks=9)
+
+
+def test_labels_are_asked_for(imported: Path, folder: Path):
+    (folder / "empty.txt").write_text("\n\n")
+    with pytest.raises(DataError, match="holds no names"):
+        api.import_network(
+            Path("resnet8.onnx"), name="other", labels=folder / "empty.txt", mean=(0, 0, 0),
+            std=(1, 1, 1),
+        )  # fmt: skip

@@ -273,3 +273,5 @@ RULES: Mapping[str, Rule] = {
     "Upsample": _resize, "Reshape": _reshape, "Transpose": _transpose, "Flatten": _flatten,
     "Squeeze": _squeeze, "Unsqueeze": _squeeze,
 }  # fmt: skip
+OF_SEVERAL_OUTPUTS = ("Split",)  # their rules know more outputs than one
+OF_FOLDED = ("Reshape", "Transpose")  # and these, channels that are spread over two axes

@@ -17,11 +17,27 @@ WeightAxis = tuple[str, int]
 
 @dataclass
 class Tracer:
-    """Channels as numbers; which are one is known when all operators have been seen."""
+    """Channels as numbers; which are one is known when all operators have been seen.
+
+    Attributes:
+        network: The network.
+        shapes: Of its tensors.
+        position: Of the node that is followed.
+        channels: Per tensor the channels of its axis 1, (C,).
+        weights: Per weight and axis the channels that its positions go with.
+        owners: Per weight and axis the nodes that said so.
+        folded: Tensors whose channels are spread over other axes by a reshape: of which tensor,
+            and the channels as they lie there.
+        shuffles: As in :class:`~.coupling.Coupling`.
+        ties: Channels that are one, position by position.
+        fixes: Channels that must stay, and why.
+        not_understood: As in :class:`~.coupling.Coupling`.
+        count: How many channels there are so far.
+    """
 
     network: Network
     shapes: Mapping[str, tuple[int, ...]]
-    position: int = 0  # of the node that is followed
+    position: int = 0
     channels: dict[str, Ints] = field(default_factory=dict)
     weights: dict[WeightAxis, Ints] = field(default_factory=dict)
     owners: dict[WeightAxis, set[int]] = field(default_factory=dict)

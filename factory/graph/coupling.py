@@ -20,7 +20,7 @@ import networkx as nx
 import numpy as np
 from onnx import NodeProto
 
-from .channel_rules import RULES
+from .channel_rules import OF_FOLDED, OF_SEVERAL_OUTPUTS, RULES
 from .channels import Ints, Tracer, WeightAxis
 from .network import Network, names_read, tensor_shapes
 
@@ -86,10 +86,10 @@ def _follow(tracer: Tracer, position: int, node: NodeProto) -> None:
     """One operator; what it does not understand is fixed on both of its sides."""
     tracer.position = position
     rule = RULES.get(node.op_type)
-    is_single = node.op_type == "Split" or not any(node.output[1:])
-    unfolds = node.op_type in ("Reshape", "Transpose")
-    is_plain = unfolds or not any(name in tracer.folded for name in node.input)
-    if rule is not None and is_single and is_plain and rule(tracer, node):
+    fits = (node.op_type in OF_SEVERAL_OUTPUTS or not any(node.output[1:])) and (
+        node.op_type in OF_FOLDED or not any(name in tracer.folded for name in node.input)
+    )
+    if rule is not None and fits and rule(tracer, node):
         return
     name = node.name or next(filter(None, node.output), node.op_type)
     if all(tracer.is_known(source) for source in names_read(node)):  # else it follows another one

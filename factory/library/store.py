@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,17 +16,13 @@ import platformdirs
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from ..errors import DataError, NNFactoryError, UnknownNameError
 from ..graph.half import widened
 from ..graph.network import Array, Network, load_network
 from ..graph.normalization import norm_nodes
 from ..modulation import Modulation, modulation_width
 from ..schema import Module, OwnedRange, Slot
+from ..toml_files import tomllib
 from .library import ModuleLibrary, Prototypes, SizeData, Statistics
 
 SHIPPED = Path(__file__).resolve().parents[1] / "libraries"

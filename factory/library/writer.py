@@ -17,6 +17,7 @@ from ..graph.network import Array, Network, model_from_network
 from ..modulation import Modulation
 from ..placing import check_place, written_whole
 from ..schema import Slot
+from ..toml_files import toml_text
 from .library import Prototypes, SizeData
 from .store import CARD, table_from_slot
 
@@ -83,7 +84,7 @@ def check_library_place(folder: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: Something is there that must stay.
     """
-    check_place(folder, CARD, "module library", overwrite=overwrite)
+    check_place(folder, CARD, "module library", overwrite=overwrite, hint="name another --out")
 
 
 def _write_statistics(path: Path, sizes: Mapping[int, SizeData]) -> None:
@@ -101,34 +102,3 @@ def _write_statistics(path: Path, sizes: Mapping[int, SizeData]) -> None:
 
 def _write_json(path: Path, table: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(table, separators=(",", ":")), encoding="utf-8")
-
-
-def toml_text(table: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of nested tables of strings, numbers, booleans and lists of these.
-
-    A JSON string is a TOML basic string, which is all the quoting that is needed.
-    """
-    plain, nested = [], []
-    for key, value in table.items():
-        name = _toml_key(key)
-        if isinstance(value, Mapping):
-            path = f"{prefix}{name}"
-            nested.append(f"\n[{path}]\n{toml_text(value, f'{path}.')}")
-        elif value is not None:
-            plain.append(f"{name} = {_toml_value(value)}\n")
-    return "".join(plain + nested)
-
-
-def _toml_key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else _toml_value(key)
-
-
-def _toml_value(value: object) -> str:
-    """One value on one line; tables inside lists are written inline."""
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items())
-        return f"{{ {inside} }}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

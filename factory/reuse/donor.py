@@ -44,8 +44,7 @@ class Donor:
             )
         if self.colors not in COLORS:
             raise SpecError(f"Donor.colors must be one of {COLORS}, got {self.colors!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise SpecError("Donor.mean and std must hold three numbers, std above 0.")
+        self._check_normalization()
         shapes = list(self.network.inputs.values())
         if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][:2] != (1, 3):
             raise DataError(
@@ -53,12 +52,25 @@ class Donor:
             )
         if shapes[0][2] != shapes[0][3]:
             raise DataError(f"'{self.name}' reads images of {shapes[0][2:]}: not square.")
-
         outputs = list(self.network.outputs.values())
-        widths = {shape[1] for shape in outputs if len(shape) > 1}
-        if self.labels and len(outputs) == 1 and widths != {len(self.labels)}:
+        is_classifier = len(outputs) == 1 and len(outputs[0]) == 2
+        if self.labels and is_classifier and outputs[0][1] != len(self.labels):
             raise DataError(
-                f"'{self.name}' has {outputs[0][-1]} outputs and {len(self.labels)} labels."
+                f"'{self.name}' has {outputs[0][1]} outputs and {len(self.labels)} labels."
+            )
+
+    def _check_normalization(self) -> None:
+        """Three numbers each, of pixels in [0, 1]; those of pixels up to 255 are a common slip."""
+        fits = len(self.mean) == 3 and len(self.std) == 3
+        if (
+            not fits
+            or not all(0 <= m <= 1 for m in self.mean)
+            or not all(0 < s <= 1 for s in self.std)
+        ):
+            raise SpecError(
+                f"Donor.mean must hold three numbers in [0, 1] and std three in (0, 1], got "
+                f"{self.mean} and {self.std}.",
+                hints=["pixels count from 0 to 1 here: divide those of 0 to 255 by 255"],
             )
 
     @property

@@ -26,11 +26,6 @@ class LinearHead:
     bias: Array
     left_out: float
 
-    def accuracy(self, features: Array, labels: Array) -> float:
-        """Share of images that it classifies correctly; features (N, C)."""
-        answers = (features @ self.weight.T + self.bias).argmax(1)
-        return float((answers == labels).mean())
-
 
 def fit_linear_head(features: Array, labels: Array, classes: int) -> LinearHead:
     """Ridge regression to one-of-K targets; every image is left out once to choose the strength.
@@ -53,14 +48,14 @@ def fit_linear_head(features: Array, labels: Array, classes: int) -> LinearHead:
     scale = float((singular**2).sum()) / x.shape[1]
     best, found = -1.0, STRENGTHS[0]
     for strength in STRENGTHS:
-        kept = singular**2 / (singular**2 + strength * scale + 1e-12)
+        kept = singular**2 / (singular**2 + strength * scale + 1e-300)
         fitted = left @ (kept[:, None] * turned)
         leverage = (left**2 @ kept) + 1 / len(x)
         without = targets - (targets - mean - fitted) / (1 - leverage).clip(1e-6)[:, None]
         accuracy = float((without.argmax(1) == labels).mean())
         if accuracy > best:
             best, found = accuracy, strength
-    slope = right.T @ ((singular / (singular**2 + found * scale + 1e-12))[:, None] * turned)
+    slope = right.T @ ((singular / (singular**2 + found * scale + 1e-300))[:, None] * turned)
     return LinearHead(
         weight=slope.T.astype(np.float32), bias=(mean - center @ slope).astype(np.float32),
         left_out=best,

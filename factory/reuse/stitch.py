@@ -54,7 +54,7 @@ def _ridge(source: Array, target: Array, strength: float) -> tuple[Array, Array]
     x, y = np.asarray(source, np.float64), np.asarray(target, np.float64)
     x_mean, y_mean = x.mean(0), y.mean(0)
     gram = (x - x_mean).T @ (x - x_mean)
-    gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram) + 1e-12
+    gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram) + 1e-300
     matrix = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean)).T
     return matrix, y_mean - matrix @ x_mean
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from ..errors import DataError, UnknownNameError
+from ..graph.costs import op_costs, parameter_count
+from ..graph.coupling import coupling
+from ..graph.cut_points import cut_points
 from ..graph.foreign import load_foreign
-from ..graph.network import load_network, model_from_network
-from ..library.writer import toml_text
+from ..graph.network import Network, load_network, model_from_network, tensor_shapes
 from ..placing import check_place, written_whole
+from ..toml_files import toml_text, tomllib
 from .donor import Donor
 
 CARD, NETWORK = "donor.toml", "network.onnx"
@@ -68,17 +66,54 @@ def import_donor(
         colors=colors, labels=labels, license=license,
     )  # fmt: skip
     place = folder or user_donors() / name
-    check_place(place, CARD, "imported network", overwrite=overwrite)
+    check_place(place, CARD, "imported network", overwrite=overwrite, hint="name another --name")
     model = model_from_network(donor.network).SerializeToString()
     card = {key: _plain(getattr(donor, key)) for key in KEYS}
     card["source"] = {
         "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()
     }  # fmt: skip
     card["files"] = {NETWORK: hashlib.sha256(model).hexdigest()}
+    card["facts"] = facts_of(donor.network)
     with written_whole(place) as staging:
         (staging / NETWORK).write_bytes(model)
         (staging / CARD).write_text(toml_text(card), encoding="utf-8")
     return donor, place
+
+
+def facts_of(network: Network) -> dict[str, Any]:
+    """What is worth knowing before a network is opened: its size, and where it can be cut."""
+    found = coupling(network)
+    macs = sum(row.macs for row in op_costs(network, tensor_shapes(network)))
+    return {
+        "input_size": next(iter(network.inputs.values()))[2],
+        "mparams": parameter_count(network) / 1e6,
+        "mmacs": macs / 1e6,
+        "removable": len(found.removable()),
+        "cut_points": len(cut_points(network)),
+        "not_understood": dict(found.not_understood),
+    }
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What an imported network's card says: :data:`KEYS`, its source, files and facts.
+
+    Raises:
+        DataError: The card is missing or malformed.
+    """
+    try:
+        card = tomllib.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _invalid(folder, error) from error
+    missing = {*KEYS, "source", "files", "facts"} - set(card)
+    if missing:
+        raise _invalid(folder, f"{CARD} says nothing of {', '.join(sorted(missing))}")
+    return card
+
+
+def _invalid(folder: Path, reason: object) -> DataError:
+    return DataError(
+        f"{folder} is no valid imported network: {reason}.", hints=["import the network again"]
+    )
 
 
 def open_donor(name_or_path: str | Path) -> Donor:
@@ -95,21 +130,17 @@ def open_donor(name_or_path: str | Path) -> Donor:
             "imported network", str(name_or_path), folders,
             listing="'nnfactory modules import FILE' makes one",
         )  # fmt: skip
+    card = read_card(folder)
     try:
-        card = tomllib.loads((folder / CARD).read_text(encoding="utf-8"))
-        model = (folder / NETWORK).read_bytes()
-        if hashlib.sha256(model).hexdigest() != card["files"][NETWORK]:
-            raise DataError(
-                f"{folder / NETWORK} is damaged: its SHA-256 differs from {CARD}.",
-                hints=["import the network again"],
-            )
+        if hashlib.sha256((folder / NETWORK).read_bytes()).hexdigest() != card["files"][NETWORK]:
+            raise _invalid(folder, f"{NETWORK} is damaged, its SHA-256 differs from {CARD}")
         return Donor(
             name=card["name"], network=load_network(folder / NETWORK),
             labels=tuple(card["labels"]), mean=tuple(card["mean"]), std=tuple(card["std"]),
             colors=card["colors"], license=card["license"],
         )  # fmt: skip
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is no valid imported network: {error!r}.") from error
+    except (OSError, KeyError, TypeError) as error:
+        raise _invalid(folder, error) from error
 
 
 def _plain(value: object) -> object:

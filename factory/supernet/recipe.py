@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from ..errors import DataError, UnknownNameError
+from ..toml_files import tomllib
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 MOST_ALTERATIONS = 10  # as many as there are in alter.CHANGES

@@ -77,5 +77,5 @@ def test_what_is_no_donor_is_refused(donors):
     network = donors[0].network
     with pytest.raises(SpecError, match="RGB"):
         Donor(name="x", network=network, mean=(0, 0, 0), std=(1, 1, 1), colors="HSV")
-    with pytest.raises(SpecError, match="above 0"):
+    with pytest.raises(SpecError, match=r"three in \(0, 1\]"):
         Donor(name="x", network=network, mean=(0, 0, 0), std=(1, 1, 0))

@@ -19,6 +19,13 @@ def test_a_map_that_is_there_is_found(rng):
     assert found.r2 > 0.9999
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_the_size_of_activations_does_not_matter(rng, scale):
+    x, y = rng.normal(size=(300, 4)), rng.normal(size=(300, 6))
+    y[:, :4] += x
+    assert fit_stitch(scale * x, y).r2 == pytest.approx(fit_stitch(x, y).r2, abs=1e-6)
+
+
 def test_what_is_not_there_is_not_explained(rng):
     found = fit_stitch(rng.normal(size=(300, 4)), rng.normal(size=(300, 6)))
     assert found.r2 < 0.05

@@ -13,7 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from nnfactory.factory.errors import DataError, SpecError, UnknownNameError, UsageError
 from nnfactory.factory.graph.evaluate import run_network
 from nnfactory.factory.reuse import store
-from nnfactory.factory.reuse.store import donor_folders, import_donor, open_donor
+from nnfactory.factory.reuse.store import (
+    donor_folders,
+    facts_of,
+    import_donor,
+    open_donor,
+    read_card,
+)
 
 SAID: dict[str, Any] = {
     "name": "small", "labels": ("cat", "dog"), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1),
@@ -69,7 +75,8 @@ def test_an_imported_network_is_opened_as_it_was_taken_in(file, home):
         ({"labels": ("cat",)}, "has 2 outputs and 1 labels"),
         ({"name": "../up"}, "must be of letters"),
         ({"name": ""}, "must be of letters"),
-        ({"std": (1.0, 0.0, 1.0)}, "above 0"),
+        ({"std": (1.0, 0.0, 1.0)}, r"three in \(0, 1\]"),
+        ({"mean": (123.7, 116.3, 103.5)}, r"three numbers in \[0, 1\]"),
         ({"colors": "CMY"}, "RGB"),
     ],
 )
@@ -100,6 +107,18 @@ def test_a_damaged_network_is_not_opened(file, home):
     (home / "small" / "donor.toml").write_text("nothing")
     with pytest.raises(DataError, match="no valid imported network"):
         open_donor("small")
+
+
+def test_the_card_says_what_the_network_is_like(file):
+    made, folder = import_donor(file, **SAID)
+    card = read_card(folder)
+    assert card["facts"] == facts_of(made.network)
+    assert card["facts"]["mparams"] == pytest.approx((4 * 27 + 2 * 4 + 2) / 1e6)
+    assert card["facts"]["removable"] == 4
+    text = (folder / "donor.toml").read_text().replace("facts", "other")
+    (folder / "donor.toml").write_text(text)
+    with pytest.raises(DataError, match="says nothing of facts"):
+        read_card(folder)
 
 
 def test_an_unknown_name_suggests_a_known_one(file):
