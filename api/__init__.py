@@ -23,9 +23,12 @@ from .libraries import (
     train,
 )
 from .pipeline import Frontier, artifact_place, build, plan
+from .reassembly import BlockView, CandidateView, Reassembly, reassemble
 from .similarity_picture import draw_similarity
 
 __all__ = [
+    "BlockView",
+    "CandidateView",
     "Check",
     "DataView",
     "DonorView",
@@ -33,6 +36,7 @@ __all__ = [
     "LibraryView",
     "Likeness",
     "PartitionView",
+    "Reassembly",
     "artifact_place",
     "bench",
     "build",
@@ -52,6 +56,7 @@ __all__ = [
     "partition",
     "plan",
     "publish",
+    "reassemble",
     "recipes",
     "run",
     "similarity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,13 +179,9 @@ def partition(
 
     from ..factory.reuse.partition import partition as best_partition
     from ..factory.reuse.pool import chains_of
-    from ..factory.reuse.similarity import cka_matrix
 
     places, seen, some = _seen(pool, data, images, report)
-    rows = [seen[0][places[0].tensors[0]]]
-    for place, mine in zip(places, seen, strict=True):
-        rows += [mine[name] for name in place.tensors[1:]]
-    found = best_partition(chains_of(places), cka_matrix(rows), blocks)
+    found = best_partition(chains_of(places), similarities(places, seen), blocks)
     return PartitionView(
         networks=tuple(place.donor.name for place in places),
         borders=tuple(
@@ -206,27 +202,52 @@ def _seen(
     pool: Sequence[str | Path], data: Path, images: int, report: Report
 ) -> tuple[list[Places], list[dict[str, Array]], Images]:
     """The networks' places, what they make of the images there, and the images of the first."""
-    from ..devices.latency_table import cache_folder
     from ..factory.datasets.labelled import read_labelled
-    from ..factory.reuse.features import cached_representations
     from ..factory.reuse.pool import places_of
     from ..factory.reuse.store import open_donor
 
+    check_pool(pool)
+    places = [places_of(open_donor(name)) for name in pool]
+    found = read_labelled(data, input_sizes(places), kind="cls", prefer=("train",), most=images)
+    seen = features(places, found.images, report)
+    return places, seen, found.images[places[0].donor.input_size]
+
+
+def check_pool(pool: Sequence[str | Path]) -> None:
+    """Raise unless a pool names some networks, each once."""
     if len({str(name) for name in pool}) != len(pool) or not pool:
         raise UsageError("Name every network of the pool once.")
-    places = [places_of(open_donor(name)) for name in pool]
-    sizes = sorted({place.donor.input_size for place in places}, reverse=True)
-    found = read_labelled(data, sizes, kind="cls", prefer=("train",), most=images)
+
+
+def input_sizes(places: Sequence[Places]) -> list[int]:
+    """The sides of the images that networks read, each once, the largest first."""
+    return sorted({place.donor.input_size for place in places}, reverse=True)
+
+
+def features(
+    places: Sequence[Places], images: Mapping[int, Images], report: Report
+) -> list[dict[str, Array]]:
+    """What networks make of images at their places, from the cache where it is known."""
+    from ..devices.latency_table import cache_folder
+    from ..factory.reuse.features import cached_representations
+
     seen = []
     for number, place in enumerate(places):
         report(f"features of {place.donor.name}", number, len(places))
-        pixels = found.images[place.donor.input_size].pixels
-        seen.append(
-            cached_representations(
-                place.donor, place.tensors, list(pixels), cache_folder() / "features"
-            )
-        )
-    return places, seen, found.images[places[0].donor.input_size]
+        pixels = list(images[place.donor.input_size].pixels)
+        folder = cache_folder() / "features"
+        seen.append(cached_representations(place.donor, place.tensors, pixels, folder))
+    return seen
+
+
+def similarities(places: Sequence[Places], seen: Sequence[Mapping[str, Array]]) -> Array:
+    """Linear CKA of every two places, as a partition counts them: one image, then all places."""
+    from ..factory.reuse.similarity import cka_matrix
+
+    rows = [seen[0][places[0].tensors[0]]]
+    for place, mine in zip(places, seen, strict=True):
+        rows += [mine[name] for name in place.tensors[1:]]
+    return cka_matrix(rows)
 
 
 def _names_in(file: Path) -> tuple[str, ...]:

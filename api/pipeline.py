@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..factory.errors import BudgetError, VerificationError
+from ..factory.errors import BudgetError
 from ..factory.schema import (
     Accuracy,
     Budget,
@@ -24,7 +24,7 @@ from ..factory.schema import (
     Plan,
     Task,
 )
-from ..factory.units import MIB
+from .keeping import ROUNDS, broken, check_file_size, excess_mib, measure_model
 from .request import Report, Request, Stopwatch, open_request, silent
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from ..factory.library.library import ModuleLibrary
     from ..factory.linker import Linked
 
-ROUNDS = 3  # a measurement that breaks the budget corrects the table and assembly runs again
+
+REACHABLE = "nnfactory plan shows what is reachable"
+OWN_RECIPE = "trained by nnfactory's own recipe"
 
 
 def build(
@@ -142,61 +144,35 @@ def _choose(
         except BudgetError as error:
             if measurement is None or asked is budget:
                 raise
-            raise _broken(measurement, budget) from error  # the limit that is too low is ours
+            raise broken(
+                measurement, budget, hint=REACHABLE
+            ) from error  # the limit that is too low is ours
         plan, source, linked = answer.plan, answer.source, answer.linked
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
             model = _model(source, plan, linked)
-        _check_file_size(model, budget)
+        check_file_size(model, budget)
         measurement = None
         if profile.name == "host":
             with watch.phase("measure"):
                 report("measuring", number, ROUNDS)
-                measurement = _measure(model, profile, budget)
-        excess_mib = _excess_mib(measurement, budget)
-        if excess_mib == 0 and (measurement is None or measurement.verdict != "FAIL"):
+                measurement = measure_model(model, profile, budget)
+        excess = excess_mib(measurement, budget)
+        if excess == 0 and (measurement is None or measurement.verdict != "FAIL"):
             with watch.phase("prove"):
                 parity = prove(source, plan, linked)
             return _Choice(answer=answer, parity=parity, model=model, measurement=measurement)
         assert measurement is not None
-        if excess_mib:
+        if excess:
             assert asked.memory_mib is not None
-            if asked.memory_mib <= excess_mib:
+            if asked.memory_mib <= excess:
                 break
-            asked = replace(asked, memory_mib=asked.memory_mib - excess_mib)
+            asked = replace(asked, memory_mib=asked.memory_mib - excess)
         if measurement.verdict == "FAIL" and number < ROUNDS - 1:
             options = _corrected(request.options, answer.estimate, measurement, budget)
             request = replace(request, options=options)
     assert measurement is not None
-    raise _broken(measurement, budget)
-
-
-def _excess_mib(measurement: Measurement | None, budget: Budget) -> float:
-    """How much more memory was allocated than the budget has."""
-    if measurement is None or measurement.memory_mib is None or budget.memory_mib is None:
-        return 0.0
-    return max(0.0, measurement.memory_mib - budget.memory_mib)
-
-
-def _broken(measurement: Measurement, budget: Budget) -> BudgetError:
-    """What the last try was like, when nothing kept the budget that was measured."""
-    if measurement.verdict == "FAIL":
-        reached = measurement.percentile(budget.percentile)
-        name, asked = f"p{budget.percentile}", f"{budget.latency_ms:g} ms"
-        took, hint = f"took {reached:.3f} ms", f"--latency {reached * 1.05:.3g}ms"
-        measured = {"latency": reached}
-    else:
-        assert measurement.memory_mib is not None
-        reached = measurement.memory_mib
-        name, asked = "memory", f"{budget.memory_mib:g} MiB"
-        took, hint = f"had {reached:.4g} MiB", f"--memory {reached * 1.01:.4g}MiB"
-        measured = {"memory": reached}
-    return BudgetError(
-        f"No network kept {name} <= {asked} on '{measurement.device}' when measured: the last of "
-        f"at most {ROUNDS} tries {took}.",
-        hints=[hint, "nnfactory plan shows what is reachable"],
-        details={"measured": measured},
-    )
+    raise broken(measurement, budget, hint=REACHABLE)
 
 
 def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
@@ -244,35 +220,6 @@ def _answer(request: Request, budget: Budget, watch: Stopwatch) -> _Answer:
     )  # fmt: skip
 
 
-def _check_file_size(model: bytes, budget: Budget) -> None:
-    """Raise if a file is larger than its estimate, which is an upper bound, let it be.
-
-    Raises:
-        VerificationError: It is.
-    """
-    if budget.file_mib is not None and len(model) > budget.file_mib * MIB:
-        raise VerificationError(
-            f"The file has {len(model) / MIB:.4g} MiB, more than the {budget.file_mib:g} MiB that "
-            "it was estimated to keep."
-        )
-
-
-def _measure(model: bytes, profile: DeviceProfile, budget: Budget) -> Measurement:
-    """Measure on this machine; once more when the first time was disturbed.
-
-    The memory is measured where it has a budget: that takes a process of its own.
-    """
-    from ..devices.measure import measure_host
-    from ..devices.memory import allocated_mib
-
-    measurement = measure_host(model, device=profile.name, budget=budget)
-    if measurement.verdict == "INCONCLUSIVE":
-        measurement = measure_host(model, device=profile.name, budget=budget)
-    if budget.memory_mib is None:
-        return measurement
-    return replace(measurement, memory_mib=allocated_mib(model))
-
-
 def _corrected(
     options: list[SizeOption], estimate: Estimate, measurement: Measurement, budget: Budget
 ) -> list[SizeOption]:
@@ -316,7 +263,7 @@ def _export(
 ) -> Any:  # fmt: skip
     """Write the artifact folder."""
     from ..exporters.bundle import write_artifact
-    from ..exporters.contents import Contents
+    from ..exporters.contents import Contents, PartSource
 
     source, profile, answer = request.source, request.profile, choice.answer
     metric = source.card["metric"]
@@ -344,7 +291,15 @@ def _export(
         chosen=answer.chosen,
         measurements=(choice.measurement,) if choice.measurement else (),
         command=command,
-    )
+        sources=(
+            PartSource(
+                id=source.name, version=answer.plan.library_id,
+                license=source.card["weights"]["license"], source=OWN_RECIPE,
+                active=sum(answer.plan.counts.values()),
+            ),
+        ),
+        made=f"put together from modules of the library '{source.name}' ({source.card['title']})",
+    )  # fmt: skip
     return write_artifact(place, contents, overwrite=overwrite)
 
 
@@ -359,7 +314,7 @@ def library_card(source: ModuleLibrary) -> LibraryCard:
         license=source.card["weights"]["license"],
         data=(f"{data['name']} ({data['origin']})",),
         data_license=data["license"],
-        source="trained by nnfactory's own recipe",
+        source=OWN_RECIPE,
     )
 
 

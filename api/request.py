@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import DeviceError, UsageError
+from ..factory.errors import UsageError
 from ..factory.schema import Accuracy, DeviceProfile, LatencyTable, Plan, Task
 
 if TYPE_CHECKING:
@@ -201,11 +201,6 @@ def latency_table(
 @lru_cache(maxsize=32)
 def _predicted_table(source: ModuleLibrary, device: str, runtime: str) -> LatencyTable:
     from ..devices.latency_table import predicted_table
-    from ..devices.predictor import list_predictors, load_predictor
+    from ..devices.predictor import predictor_for
 
-    if device not in list_predictors():
-        raise DeviceError(
-            f"Nothing is known about latency on '{device}': no table and no predictor.",
-            hints=["'nnfactory devices list' shows the devices with one"],
-        )
-    return predicted_table(source, load_predictor(device), device, runtime)
+    return predicted_table(source, predictor_for(device), device, runtime)

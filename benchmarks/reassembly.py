@@ -52,7 +52,7 @@ from nnfactory.factory.reuse.partition import (
     partition,
 )
 from nnfactory.factory.reuse.pool import Places, Pool, chains_of, places_of, pool_of
-from nnfactory.factory.reuse.reassembly import Reassembled, assembled, features_of, with_head
+from nnfactory.factory.reuse.reassembly import Reassembled, answers, joined, reassembled
 from nnfactory.factory.reuse.search import Way, best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 
@@ -174,14 +174,19 @@ def _whole(pool: Pool, donor: int, seen: Seen) -> tuple[float, Array]:
     """Parameters of one donor's body, and what it answers with a classifier in closed form."""
     way = Way(blocks=(donor,) * FROZEN_BLOCKS, value=0.0, costs={})
     cost = float(pool.stages.costs["mparams"][:, donor].sum())
-    return cost, _hits(with_head(pool, way, seen.train), seen)
+    return cost, _hits(_built(pool, [way], seen)[0], seen)
+
+
+def _built(pool: Pool, ways: Sequence[Way], seen: Seen) -> list[Reassembled]:
+    """Networks, fitted to the training images."""
+    sizes = {place.donor.input_size for place in seen.places}
+    return reassembled(pool, ways, dict.fromkeys(sizes, seen.train), seen.rows)
 
 
 def _ours(pool: Pool, seen: Seen, limit: float) -> Reassembled:
     """Of the best ways by the search the one of the greatest left-out accuracy."""
     ways = best_ways(pool.stages, {"mparams": limit}, CANDIDATES)
-    made = [with_head(pool, way, seen.train, seen.rows) for way in ways]
-    return max(made, key=lambda one: one.head.left_out)
+    return max(_built(pool, ways, seen), key=lambda one: one.head.left_out)
 
 
 def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
@@ -206,12 +211,12 @@ def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
                     mine = tried
         best.append(mine)
     chosen = every[max(best, key=score)]
-    return with_head(pool, chosen, seen.train, seen.rows)
+    return _built(pool, [chosen], seen)[0]
 
 
 def _naswot(pool: Pool, way: Way, seen: Seen) -> float:
     """Logarithm of the determinant of how often units agree on images, mean over batches."""
-    body, donor = assembled(pool, way), seen.places[way.blocks[0]].donor
+    body, donor = joined(pool, way), seen.places[way.blocks[0]].donor
     units = [node.output[0] for node in body.nodes if node.op_type in ("Relu", "Clip")]
     run = tapped(replace(donor, network=body, labels=()), units)
     values = []
@@ -229,7 +234,7 @@ def _naswot(pool: Pool, way: Way, seen: Seen) -> float:
 def _hits(made: Reassembled, seen: Seen) -> Array:
     """Which test images are answered correctly, bool (N,)."""
     donor = seen.places[made.way.blocks[0]].donor
-    found = features_of(made.network, donor, list(seen.test.pixels))
+    found = answers(made.network, donor, list(seen.test.pixels))
     return np.asarray(found.argmax(1) == seen.test.labels)
 
 

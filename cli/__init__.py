@@ -12,6 +12,7 @@ from .builds import build, plan
 from .devices import devices
 from .modules import modules
 from .output import EXIT_CODES, Group, versions_text
+from .reassembly import reassemble
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -38,7 +39,7 @@ def cli(context: click.Context, version: bool, no_color: bool, quiet: bool) -> N
         click.echo(context.get_help())
 
 
-for command in (build, plan, bench, verify, inspect, run, devices, modules):
+for command in (build, plan, bench, verify, inspect, run, reassemble, devices, modules):
     cli.add_command(command)
 
 

@@ -14,13 +14,9 @@ def build_facts(result: BuildResult, budget: Budget) -> Iterator[Fact]:
     """Everything about a network that was built within a budget."""
     estimate, plan = result.estimate, result.plan
     yield "network", _network_text(plan)
-    yield from _cost_facts(result, budget)
+    yield from cost_facts(result, budget)
     yield from _accuracy_facts(result)
-    yield (
-        "size",
-        f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
-        f"{estimate.memory_mib:.2f} MiB, file at most {estimate.file_mib:.2f} MiB",
-    )
+    yield "size", size_text(estimate)
     yield "choice", _choice_text(result.certificate, plan)
     if result.chosen is not None:
         yield (
@@ -30,6 +26,19 @@ def build_facts(result: BuildResult, budget: Budget) -> Iterator[Fact]:
         )
     for gain in result.certificate.more:
         yield "more", gain_text(gain)
+    yield from proof_facts(result)
+
+
+def size_text(estimate: Estimate) -> str:
+    """What is counted of a network."""
+    return (
+        f"{estimate.mparams:.3f} M parameters, {estimate.mmacs:.1f} M multiply-adds, peak memory "
+        f"{estimate.memory_mib:.2f} MiB, file at most {estimate.file_mib:.2f} MiB"
+    )
+
+
+def proof_facts(result: BuildResult) -> Iterator[Fact]:
+    """What was proven, and where the time went."""
     for parity in result.parity:
         yield "proof", f"{parity.b} equals {parity.a}: {parity.max_abs:.0e} on {parity.n} inputs"
     spent = (f"{name} {seconds:.3f} s" for name, seconds in result.seconds.items())
@@ -46,7 +55,7 @@ def _network_text(plan: Plan) -> str:
     )
 
 
-def _cost_facts(result: BuildResult, budget: Budget) -> Iterator[Fact]:
+def cost_facts(result: BuildResult, budget: Budget) -> Iterator[Fact]:
     """Latency, measured or estimated, and energy where anything is known about it."""
     estimate, measured = result.estimate, result.measurement
     if measured:

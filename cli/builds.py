@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ..factory.schema import (
 )
 from ..factory.units import four_digits
 from . import options
-from .build_facts import build_facts
+from .build_facts import Fact, build_facts
 from .frontier_plot import frontier_text
 from .output import console, interval_text, print_json, progress
 
@@ -107,18 +108,27 @@ def build(
             out_dir=out_dir, overwrite=overwrite,
             command=shlex.join(words + budget_words(budget)), report=report,
         )  # fmt: skip
-    measured = result.measurement
-    disturbed = bool(measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms)
+    table = result_table(result, words)
     if not as_json:
         _print_result(result, budget, words)
-    elif not disturbed:
-        print_json(result_table(result, words))
-    if measured and disturbed:
+    raise_if_inconclusive(result, budget, table)
+    if as_json:
+        print_json(table)
+
+
+def raise_if_inconclusive(result: BuildResult, budget: Budget, table: Mapping[str, object]) -> None:
+    """Raise if the latency has a budget and could not be judged; the artifact is there.
+
+    Raises:
+        InconclusiveError: It could not; its details hold the table.
+    """
+    measured = result.measurement
+    if measured and measured.verdict == "INCONCLUSIVE" and budget.latency_ms:
         raise InconclusiveError(
             f"{result.artifact.folder} is written, but its latency could not be judged: "
             f"{measured.reason}.",
             hints=[f"nnfactory bench {result.artifact.folder} when the machine is idle"],
-            details={"result": result_table(result, words)},
+            details={"result": table},
         )
 
 
@@ -152,24 +162,35 @@ def measurement_table(measurement: Measurement) -> dict[str, object]:
 
 def _print_result(result: BuildResult, budget: Budget, words: list[str]) -> None:
     """What was built, as a person reads it."""
-    from rich.table import Table
-    from rich.text import Text
-
     out = console()
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="bold")
-    rows.add_column(overflow="fold")
-    for title, text in build_facts(result, budget):
-        rows.add_row(title, Text(text))  # no markup: names of classes and folders may hold brackets
-    out.print(_short(result.artifact.folder), style="bold green", markup=False)
-    out.print(rows)
+    print_facts(result, build_facts(result, budget))
     if result.frontier:
         out.print("\nNo budget was given, so this is the most valuable network. Others:")
         _print_points(result.frontier, measured=result.measurement is not None)
         for point in result.frontier:
             out.print(f"  {point_command(words, point)}", markup=False)
+    print_next(result)
+
+
+def print_facts(result: BuildResult, facts: Iterable[Fact]) -> None:
+    """The artifact's folder, and a line per fact."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    for title, text in facts:
+        rows.add_row(title, Text(text))  # no markup: names of classes and folders may hold brackets
+    out = console()
+    out.print(_short(result.artifact.folder), style="bold green", markup=False)
+    out.print(rows)
+
+
+def print_next(result: BuildResult) -> None:
+    """What to do with the artifact."""
     place = shlex.quote(_short(result.artifact.folder))
-    out.print(f"\nnext: nnfactory run {place} IMAGE", markup=False)
+    console().print(f"\nnext: nnfactory run {place} IMAGE", markup=False)
 
 
 def _short(folder: str) -> str:

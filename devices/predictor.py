@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..factory.errors import DataError, SpecError, UnknownNameError
+from ..factory.errors import DataError, DeviceError, SpecError, UnknownNameError
 from ..factory.graph.costs import OpCost
 from ..factory.schema import Interval
 from ..factory.serialize import noun_from_table, table_from_noun
@@ -227,6 +227,20 @@ def load_predictor(device: str) -> Predictor:
             "latency predictor", device, list_predictors(), listing="nnfactory devices list"
         )
     return read_predictor(PREDICTORS / f"{device}.json")
+
+
+def predictor_for(device: str) -> Predictor:
+    """The predictor of a board.
+
+    Raises:
+        DeviceError: There is none.
+    """
+    if device not in list_predictors():
+        raise DeviceError(
+            f"Nothing is known about latency on '{device}': no table and no predictor.",
+            hints=["'nnfactory devices list' shows the devices with one"],
+        )
+    return load_predictor(device)
 
 
 def read_predictor(path: Path) -> Predictor:

@@ -38,6 +38,27 @@ class LibraryCard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartSource:
+    """Where parts of a network come from: a module library, or a network of someone else.
+
+    Attributes:
+        id: Its name.
+        version: Digest of its contents.
+        license: License of its weights, or "" where it is not known.
+        source: Where it comes from.
+        active: How many of its modules or blocks are in the network.
+        parts: Which ones, for people; () where the plan says it.
+    """
+
+    id: str
+    version: str
+    license: str
+    source: str
+    active: int
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """Everything an artifact is written from.
 
@@ -55,6 +76,8 @@ class Contents:
         chosen: How labelled images chose the plan, or None.
         measurements: What was observed on devices.
         command: Command line that makes the same artifact.
+        sources: Where its parts come from.
+        made: How it was put together, the end of a sentence.
     """
 
     name: str
@@ -70,3 +93,5 @@ class Contents:
     chosen: MeasuredChoice | None = None
     measurements: tuple[Measurement, ...] = ()
     command: str = ""
+    sources: tuple[PartSource, ...] = ()
+    made: str = ""

@@ -171,16 +171,19 @@ def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def _assembly(contents: Contents) -> dict[str, Any]:
-    certificate, plan = contents.certificate, contents.plan
+    certificate = contents.certificate
     return {
+        "made": contents.made,
         "modules": [
             {
-                "id": plan.library,
-                "version": plan.library_id,
-                "licence": contents.card.license,
-                "source": contents.card.source,
-                "active": sum(plan.counts.values()),
+                "id": part.id,
+                "version": part.version,
+                "licence": part.license or None,
+                "source": part.source,
+                "active": part.active,
+                "parts": list(part.parts),
             }
+            for part in contents.sources
         ],
         "solver": certificate.method,
         "objective": certificate.objective,

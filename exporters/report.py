@@ -52,15 +52,14 @@ def _quoted(text: str) -> str:
 
 def _introduction(manifest: Manifest) -> str:
     height, width = manifest["preprocess"]["size"]
-    library = manifest["provenance"]["library"]
     device = manifest["budgets"]["asked"]["device"]
     classes = ", ".join(_escaped(name) for name in manifest["classes"])
     return (
         f"# {_escaped(manifest['name'])}\n\n"
         f"A network that {_PURPOSES[manifest['task']]}, for images of {width} x {height} pixels, "
-        f"put together from modules of the library '{_escaped(library['name'])}' "
-        f"({_escaped(library['title'])}) for the device '{device}'. "
-        f"{manifest['plan']['sparsity']:.1%} of the library's module parameters are left out.\n\n"
+        f"{_escaped(manifest['assembly']['made'])} for the device '{device}'. "
+        f"{manifest['plan']['sparsity']:.1%} of the module parameters to choose from are left "
+        "out.\n\n"
         f"Classes ({len(manifest['classes'])}): {classes}."
     )
 
@@ -192,12 +191,21 @@ def _accuracy(manifest: Manifest) -> str:
 
 def _license(manifest: Manifest) -> str:
     library = manifest["provenance"]["library"]
-    data = "\n".join(f"- {_escaped(entry)}" for entry in library["data"]) or "- not stated"
+    listed = "\n".join(f"- {_escaped(entry)}" for entry in library["data"])
+    said = f"Training data ({library['data_license']}), none of which is in this folder:"
+    data = f"{said}\n\n{listed}" if listed else "Training data: not stated."
     source = f" Source: {library['source']}" if library["source"] else ""
+    parts = [
+        f"- {_escaped(part['id'])} ({part['licence'] or 'license not stated'}): "
+        f"{_escaped('; '.join(part['parts']))}"
+        for part in manifest["assembly"]["modules"]
+        if part["parts"]
+    ]
+    data += "\n\nParts:\n\n" + "\n".join(parts) if parts else ""
     return (
         "## License and provenance\n\n"
         f"Weights: {library['license']}.{source}\n\n"
-        f"Training data ({library['data_license']}), none of which is in this folder:\n\n{data}\n\n"
+        f"{data}\n\n"
         "The picture in `golden/` was drawn by a program."
     )
 

@@ -61,7 +61,7 @@ def chained(name: str, parts: Sequence[Network]) -> Network:
     """Networks one after the other: the output of each is the input of the next.
 
     Tensors are renamed to ``<position>/<name>``, but for the input of the first part and the
-    outputs of the last one, which may have several.
+    outputs of the last one, which may have several; constants stay constants, ``/<position>/..``.
 
     Raises:
         DataError: A part does not have one input and, but for the last one, one output, or shapes
@@ -80,20 +80,24 @@ def chained(name: str, parts: Sequence[Network]) -> Network:
         outside = {entry: before} if position else {entry: entry}
         if is_last:
             outside |= {out: out for out in part.outputs}
-        nodes += [_renamed(node, f"{position}/", outside) for node in part.nodes]
-        weights |= {f"{position}/{key}": array for key, array in part.weights.items()}
-        before = f"{position}/{next(iter(part.outputs))}"
+        nodes += [_renamed(node, position, outside) for node in part.nodes]
+        weights |= {_inside(position, key): array for key, array in part.weights.items()}
+        before = _inside(position, next(iter(part.outputs)))
     return Network(
         name=name, nodes=tuple(nodes), weights=weights, inputs=dict(parts[0].inputs),
         outputs=dict(parts[-1].outputs),
     )  # fmt: skip
 
 
-def _renamed(node: NodeProto, prefix: str, outside: dict[str, str]) -> NodeProto:
-    """A copy of the node with a prefix before all names but those of ``outside``."""
+def _renamed(node: NodeProto, position: int, outside: dict[str, str]) -> NodeProto:
+    """A copy of the node with the position before all names but those of ``outside``."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.name = f"{prefix}{node.name}"
+    copy.name = _inside(position, node.name)
     for names in (copy.input, copy.output):
-        names[:] = [outside.get(name, f"{prefix}{name}") if name else "" for name in names]
+        names[:] = [outside.get(name, _inside(position, name)) if name else "" for name in names]
     return copy
+
+
+def _inside(position: int, name: str) -> str:
+    return f"/{position}{name}" if name.startswith("/") else f"{position}/{name}"

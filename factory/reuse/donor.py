@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import helper
 
 from ..datasets.fitting import center_cropped
 from ..errors import DataError, SpecError
@@ -82,6 +83,25 @@ class Donor:
     def input_size(self) -> int:
         """Side of the image in pixels."""
         return next(iter(self.network.inputs.values()))[2]
+
+    def entry(self) -> Network:
+        """What :meth:`tensor` does, as a network that reads "images", RGB in [0, 1]."""
+        shape = (1, 3, self.input_size, self.input_size)
+        nodes, source = [], "images"
+        weights = {
+            "/mean": np.array(self.mean, np.float32)[:, None, None],
+            "/std": np.array(self.std, np.float32)[:, None, None],
+        }
+        if self.colors == "BGR":
+            weights["/order"] = np.array([2, 1, 0], np.int64)
+            nodes.append(helper.make_node("Gather", [source, "/order"], ["bgr"], axis=1))
+            source = "bgr"
+        nodes.append(helper.make_node("Sub", [source, "/mean"], ["centered"], name="center"))
+        nodes.append(helper.make_node("Div", ["centered", "/std"], ["normalized"], name="scale"))
+        return Network(
+            name="entry", nodes=tuple(nodes), weights=weights, inputs={"images": shape},
+            outputs={"normalized": shape},
+        )  # fmt: skip
 
     def tensor(self, pixels: Array) -> Array:
         """An image (H, W, 3), uint8 RGB, as the network reads it: (1, 3, S, S)."""

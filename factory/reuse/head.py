@@ -8,6 +8,7 @@ import numpy as np
 from onnx import helper
 
 from ..graph.network import Array, Network
+from .threads import small_matrices
 
 STRENGTHS = np.logspace(-4, 2, 13)  # as shares of the mean variance of a feature
 
@@ -39,6 +40,11 @@ def fit_linear_head(features: Array, labels: Array, classes: int) -> LinearHead:
         Golub, Heath and Wahba, "Generalized Cross-Validation as a Method for Choosing a Good Ridge
         Parameter" (1979): what is left out, from the diagonal of the hat matrix.
     """
+    with small_matrices():
+        return _fitted(features, labels, classes)
+
+
+def _fitted(features: Array, labels: Array, classes: int) -> LinearHead:
     center = features.mean(0)
     x = np.asarray(features - center, np.float64)
     targets = 2.0 * np.eye(classes)[labels] - 1
@@ -59,6 +65,14 @@ def fit_linear_head(features: Array, labels: Array, classes: int) -> LinearHead:
     return LinearHead(
         weight=slope.T.astype(np.float32), bias=(mean - center @ slope).astype(np.float32),
         left_out=best,
+    )  # fmt: skip
+
+
+def empty_head(features: int, classes: int) -> LinearHead:
+    """A classifier of zeros, for what one costs."""
+    return LinearHead(
+        weight=np.zeros((classes, features), np.float32), bias=np.zeros(classes, np.float32),
+        left_out=0.0,
     )  # fmt: skip
 
 

@@ -17,10 +17,12 @@ from onnx import NodeProto
 from ..errors import DataError
 from ..graph.costs import op_costs, parameter_count
 from ..graph.cut_points import cut_points
+from ..graph.memory import peak_bytes
 from ..graph.network import Array, Network, tensor_shapes
-from ..graph.segments import segment
+from ..graph.segments import chained, segment
+from ..units import MIB
 from .donor import Donor
-from .head import fit_linear_head
+from .head import empty_head, fit_linear_head, head_network
 from .partition import Chain, Partition
 from .search import Stages
 from .stitch import Stitch, fit_stitch, stitch_network
@@ -103,7 +105,11 @@ class Pool:
         places: Of every donor.
         blocks: Per stage and donor the block as a network.
         stitches: From block k of one donor to block k + 1 of another one, by (k, from, to).
-        stages: Values and costs for the search; budgets "mparams" and "mmacs".
+        stages: Values and costs for the search; budgets "mparams", "mmacs", "memory_mib" and,
+            where somebody measured it, "latency_ms". Normalization of the image and the classifier
+            are counted with the blocks that they belong to, a call with the first one. Memory is
+            exact for the blocks of one donor; with stitches it is an upper bound, since runtimes
+            reuse room across them.
     """
 
     places: tuple[Places, ...]
@@ -114,6 +120,7 @@ class Pool:
 
 def pool_of(
     places: Sequence[Places], found: Partition, seen: Sequence[Rows], labels: Array, *,
+    latency_ms: Callable[[Network], float] | None = None, call_ms: float = 0.0,
     report: Report = lambda phase, done, total: None,
 ) -> Pool:  # fmt: skip
     """Cut the blocks out, fit the stitches and value both.
@@ -126,6 +133,8 @@ def pool_of(
         found: The partition.
         seen: Per donor the representations of its tensors.
         labels: Of the images, (N,).
+        latency_ms: Of a network; where it is given, there is a budget "latency_ms".
+        call_ms: What a call costs whatever is computed.
         report: Called with ("stitches", done, total).
     """
     blocks = tuple(
@@ -136,27 +145,50 @@ def pool_of(
         for stage in range(len(found.anchors))
     )
     stitches = _stitches(blocks, seen, report)
-    shape = (len(blocks), len(places))
-    costs = {
-        name: np.array([[cost(block) for block in row] for row in blocks])
-        for name, cost in _COSTS.items()
-    }
+    classes = int(labels.max()) + 1
+    measures = {**_COSTS, **({} if latency_ms is None else {"latency_ms": latency_ms})}
     joint_shape = (len(blocks) - 1, len(places), len(places))
     joint_value = np.zeros(joint_shape)
-    joint_costs = {name: np.zeros(joint_shape) for name in _COSTS}
+    joints = {name: np.zeros(joint_shape) for name in (*measures, *_PEAKS)}
     for (stage, one, other), stitch in stitches.items():
         joint_value[stage, one, other] = JOINT * np.log(max(stitch.r2, LEAST_R2))
         network = between(stitch, blocks[stage][one], blocks[stage + 1][other])
-        for name, cost in _COSTS.items():
-            joint_costs[name][stage, one, other] = cost(network)
+        for name, cost in {**measures, **_PEAKS}.items():
+            joints[name][stage, one, other] = cost(network)
+    whole = [
+        [_with_ends(blocks, stage, place.donor, block, classes) for place, block in pairs]
+        for stage, pairs in enumerate(zip(places, row, strict=True) for row in blocks)
+    ]
+    own = {
+        name: np.array([[cost(block) for block in row] for row in whole])
+        for name, cost in {**measures, **_PEAKS}.items()
+    }
+    if "latency_ms" in own:
+        own["latency_ms"][0] += call_ms
     return Pool(
         places=tuple(places), blocks=blocks, stitches=stitches,
         stages=Stages(
-            value=_values(blocks, seen, labels), joint_value=joint_value, costs=costs,
-            joint_costs=joint_costs, donors=np.arange(len(places)),
-            is_allowed=np.ones(shape, bool),
+            value=_values(blocks, seen, labels), joint_value=joint_value,
+            costs={name: own[name] for name in measures},
+            joint_costs={name: joints[name] for name in measures},
+            peaks={"memory_mib": own[_PEAK]}, joint_peaks={"memory_mib": joints[_PEAK]},
+            donors=np.arange(len(places)),
+            is_allowed=np.ones((len(blocks), len(places)), bool),
         ),
     )  # fmt: skip
+
+
+def _with_ends(
+    blocks: Sequence[Sequence[Network]], stage: int, donor: Donor, block: Network, classes: int
+) -> Network:
+    """A block with what it brings along: the first one normalization, the last one a classifier."""
+    parts = [block]
+    if stage == 0:
+        parts.insert(0, donor.entry())
+    if stage == len(blocks) - 1:
+        (shape,) = block.outputs.values()
+        parts.append(head_network(empty_head(shape[1], classes), shape))
+    return chained(block.name, parts) if len(parts) > 1 else block
 
 
 def between(stitch: Stitch, one: Network, other: Network) -> Network:
@@ -169,8 +201,19 @@ def _mmacs(network: Network) -> float:
     return sum(row.macs for row in op_costs(network, tensor_shapes(network))) / 1e6
 
 
+def _weights_mib(network: Network) -> float:
+    return sum(array.nbytes for array in network.weights.values()) / MIB
+
+
+def _activations_mib(network: Network) -> float:
+    return peak_bytes(network, tensor_shapes(network)) / MIB - _weights_mib(network)
+
+
+_PEAK = "activations_mib"
+_PEAKS: Mapping[str, Callable[[Network], float]] = {_PEAK: _activations_mib}
 _COSTS: Mapping[str, Callable[[Network], float]] = {
-    "mparams": lambda network: parameter_count(network) / 1e6, "mmacs": _mmacs
+    "mparams": lambda network: parameter_count(network) / 1e6, "mmacs": _mmacs,
+    "memory_mib": _weights_mib,
 }  # fmt: skip
 
 

@@ -3,72 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..datasets import Images
 from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network
+from ..graph.postprocess import with_probabilities
 from ..graph.segments import chained
 from .donor import Donor
-from .features import representations
+from .features import cell_means, drawn_cells
 from .head import LinearHead, fit_linear_head, head_network
-from .pool import Pool, Rows, between
+from .pool import Pool, Report, Rows, between
 from .search import Way
 from .stitch import fit_stitch
-
-
-def assembled(
-    pool: Pool, way: Way, seen: Sequence[Rows] = (), pixels: Sequence[Array] = ()
-) -> Network:
-    """The body of a way: blocks and stitches in a row, up to the features.
-
-    Without images stitches are those of the pool, fitted to what the donors alone make. With them
-    each is fitted anew to what really comes out of the blocks and stitches before it, so that it
-    takes back what they changed.
-
-    Args:
-        pool: Blocks and stitches.
-        way: Which of them.
-        seen: Per donor the representations of its tensors on the images.
-        pixels: The images, (H, W, 3), uint8 RGB.
-    """
-    name = "+".join(pool.places[donor].donor.name for donor in way.blocks)
-    first = pool.places[way.blocks[0]].donor
-    parts = [pool.blocks[0][way.blocks[0]]]
-    for stage, (one, other) in enumerate(itertools.pairwise(way.blocks)):
-        block = pool.blocks[stage + 1][other]
-        if one != other:
-            stitch = pool.stitches[stage, one, other]
-            if len(pixels):
-                (target,) = block.inputs
-                made = _made(chained(name, parts), first, pixels)
-                stitch = fit_stitch(made, seen[other][target])
-            parts.append(between(stitch, parts[-1], block))
-        parts.append(block)
-    return chained(name, parts)
-
-
-def _made(body: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
-    """Representation rows of what comes out of the beginning of a network."""
-    (out,) = body.outputs
-    return representations(replace(donor, network=body, labels=()), [out], pixels)[out]
-
-
-def features_of(body: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
-    """Features (N, C) of images, means over space.
-
-    Args:
-        body: As :func:`assembled` gives it.
-        donor: Whose first block it begins with: images are prepared as that one wants them.
-        pixels: Images (H, W, 3), uint8 RGB.
-    """
-    run = open_model(model_from_network(body))
-    ((entry,), (out,)) = body.inputs, body.outputs
-    rows = [run({entry: donor.tensor(image)})[out][0] for image in pixels]
-    return np.stack([row.mean((1, 2)) if row.ndim == 3 else row for row in rows])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,23 +29,140 @@ class Reassembled:
 
     Attributes:
         way: Its blocks.
-        network: Whole.
-        head: The classifier.
+        parts: Blocks and stitches in a row, the classifier last.
+        head: The classifier; its ``left_out`` ranks ways.
+        r2: Per stage but the first how much its stitch explains of what the next block was made
+            for; None where both blocks are of one donor.
     """
 
     way: Way
-    network: Network
+    parts: tuple[Network, ...]
     head: LinearHead
+    r2: tuple[float | None, ...]
+
+    @property
+    def network(self) -> Network:
+        """All parts as one network: from the image as its first donor wants it to logits."""
+        return chained("reassembled", self.parts)
+
+    def answering(self, donor: Donor) -> Network:
+        """The network as an app uses it: from "images", RGB in [0, 1], to probabilities.
+
+        Args:
+            donor: Whose first block it begins with.
+        """
+        return with_probabilities(chained("reassembled", [donor.entry(), *self.parts]))
 
 
-def with_head(pool: Pool, way: Way, images: Images, seen: Sequence[Rows] = ()) -> Reassembled:
-    """Fit the stitches (given representations of the images) and the classifier of a way.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Begun:
+    """The beginning of a network, and what it makes of every image."""
 
-    The ``left_out`` of the classifier ranks ways.
+    parts: tuple[Network, ...]
+    made: tuple[Array, ...]
+    r2: tuple[float | None, ...]
+
+
+def joined(pool: Pool, way: Way) -> Network:
+    """The body of a way with the stitches of the pool, fitted to what the donors alone make."""
+    parts = [pool.blocks[0][way.blocks[0]]]
+    for stage, (one, other) in enumerate(itertools.pairwise(way.blocks)):
+        block = pool.blocks[stage + 1][other]
+        if one != other:
+            parts.append(between(pool.stitches[stage, one, other], parts[-1], block))
+        parts.append(block)
+    return chained("reassembled", parts)
+
+
+def reassembled(
+    pool: Pool, ways: Sequence[Way], images: Mapping[int, Images], seen: Sequence[Rows], *,
+    report: Report = lambda phase, done, total: None,
+) -> list[Reassembled]:  # fmt: skip
+    """Build ways: each stitch is fitted to what really comes out of everything before it.
+
+    So a stitch takes back what blocks and stitches before it changed. Ways that begin alike share
+    the work; what blocks make is kept for one way at a time.
+
+    Args:
+        pool: Blocks.
+        ways: Which of them.
+        images: By input size, the same images, labels included.
+        seen: Per donor the representations of its tensors on these images.
+        report: Called with ("networks", done, total).
+
+    Returns:
+        The networks in the order of the ways.
     """
-    body = assembled(pool, way, seen, list(images.pixels) if seen else ())
-    donor = pool.places[way.blocks[0]].donor
-    found = features_of(body, donor, list(images.pixels))
-    head = fit_linear_head(found, images.labels, int(images.labels.max()) + 1)
-    last = head_network(head, next(iter(body.outputs.values())))
-    return Reassembled(way=way, network=chained(body.name, [body, last]), head=head)
+    labels = next(iter(images.values())).labels
+    cells = drawn_cells(len(labels), 0)
+    found: dict[tuple[int, ...], Reassembled] = {}
+    begun: list[_Begun] = []
+    before: tuple[int, ...] = ()
+    for way in sorted(ways, key=lambda one: one.blocks):
+        same = 0
+        while same < len(begun) and way.blocks[: same + 1] == before[: same + 1]:
+            same += 1
+        del begun[same:]
+        for stage in range(same, len(way.blocks)):
+            last = begun[-1] if begun else None
+            begun.append(_continued(pool, way.blocks[: stage + 1], last, images, seen, cells))
+        before = way.blocks
+        found[way.blocks] = _finished(way, begun[-1], labels)
+        report("networks", len(found), len(ways))
+    return [found[way.blocks] for way in ways]
+
+
+def _continued(
+    pool: Pool, blocks: tuple[int, ...], last: _Begun | None, images: Mapping[int, Images],
+    seen: Sequence[Rows], cells: Array,
+) -> _Begun:  # fmt: skip
+    """A beginning with one more block, and the stitch before it where donors differ."""
+    stage, donor = len(blocks) - 1, blocks[-1]
+    block = pool.blocks[stage][donor]
+    if last is None:
+        first = pool.places[donor].donor
+        tensors = [first.tensor(image) for image in images[first.input_size].pixels]
+        return _Begun(parts=(block,), made=_run(block, tensors), r2=())
+    if blocks[-2] == donor:
+        return _Begun(parts=(*last.parts, block), made=_run(block, last.made), r2=(*last.r2, None))
+    rows = np.concatenate(
+        [cell_means(made[0], mine) for made, mine in zip(last.made, cells, strict=True)]
+    )
+    (target,) = block.inputs
+    stitch = fit_stitch(rows, seen[donor][target])
+    network = between(stitch, last.parts[-1], block)
+    return _Begun(
+        parts=(*last.parts, network, block), made=_run(block, _run(network, last.made)),
+        r2=(*last.r2, stitch.r2),
+    )  # fmt: skip
+
+
+def _run(network: Network, tensors: Sequence[Array]) -> tuple[Array, ...]:
+    """The output for every input, computed on all cores."""
+    run = open_model(model_from_network(network))
+    ((entry,), (out,)) = network.inputs, network.outputs
+    with ThreadPoolExecutor(os.cpu_count()) as workers:  # ONNX Runtime needs no lock of Python's
+        return tuple(workers.map(lambda tensor: run({entry: tensor})[out], tensors))
+
+
+def _finished(way: Way, body: _Begun, labels: Array) -> Reassembled:
+    features = np.stack([_means(made[0]) for made in body.made])
+    head = fit_linear_head(features, labels, int(labels.max()) + 1)
+    last = head_network(head, next(iter(body.parts[-1].outputs.values())))
+    return Reassembled(way=way, parts=(*body.parts, last), head=head, r2=body.r2)
+
+
+def _means(row: Array) -> Array:
+    return row.mean((1, 2)) if row.ndim == 3 else row
+
+
+def answers(network: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
+    """What a network makes of images, means over space, (N, C).
+
+    Args:
+        network: That begins with a block of the donor.
+        donor: As whose images it wants them.
+        pixels: Images (H, W, 3), uint8 RGB.
+    """
+    made = _run(network, [donor.tensor(image) for image in pixels])
+    return np.stack([_means(row[0]) for row in made])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,10 @@ class Stages:
         joint_costs: Per budget the cost of what joins two blocks, (K - 1, N, N).
         donors: To whom each block belongs, (N,).
         is_allowed: Which blocks may be used, (K, N).
+        peaks: Of budgets that limit the sum of the costs and the greatest of these, the latter
+            for every block, (K, N), none negative: memory is weights and the activations that
+            exist at the same time.
+        joint_peaks: The same for what joins two blocks, (K - 1, N, N).
     """
 
     value: Array
@@ -32,6 +36,22 @@ class Stages:
     joint_costs: Mapping[str, Array]
     donors: Array
     is_allowed: Array
+    peaks: Mapping[str, Array] = field(default_factory=dict)
+    joint_peaks: Mapping[str, Array] = field(default_factory=dict)
+
+    def way(self, blocks: Sequence[int]) -> Way:
+        """A way through these blocks, one a stage."""
+        own = list(enumerate(blocks))
+        joints = [(k, one, other) for k, (one, other) in enumerate(itertools.pairwise(blocks))]
+
+        def of(rows: Array, joint_rows: Array) -> list[float]:
+            return [float(rows[at]) for at in own] + [float(joint_rows[at]) for at in joints]
+
+        costs = {name: sum(of(rows, self.joint_costs[name])) for name, rows in self.costs.items()}
+        for name, rows in self.peaks.items():
+            costs[name] += max(of(rows, self.joint_peaks[name]))
+        value = sum(of(self.value, self.joint_value))
+        return Way(blocks=tuple(blocks), value=value, costs=costs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +78,7 @@ class _Start:
     blocks: tuple[int, ...] = field(compare=False)
     value: float = field(compare=False)
     spent: tuple[float, ...] = field(compare=False)
+    peak: tuple[float, ...] = field(compare=False)
 
 
 def best_ways(
@@ -95,22 +116,26 @@ def best_ways(
         if most_donors is not None and len({int(stages.donors[b]) for b in blocks}) > most_donors:
             return
         value, spent = 0.0, [0.0] * len(names)
+        peak = [float(stages.peaks[n][stage, block]) if n in stages.peaks else 0.0 for n in names]
         if before is not None:
             link = (stage - 1, before.blocks[-1], block)
             value = before.value + float(stages.joint_value[link])
             joints = [float(stages.joint_costs[name][link]) for name in names]
             spent = [s + joint for s, joint in zip(before.spent, joints, strict=True)]
+            tops = [float(stages.joint_peaks[n][link]) if n in stages.peaks else 0.0 for n in names]
+            peak = [max(three) for three in zip(peak, before.peak, tops, strict=True)]
         promise = value + float(best[stage, block])
         ends = [float(rows[stage, block]) for rows in least]
         if not np.isfinite(promise) or any(
-            s + end > limit for s, end, limit in zip(spent, ends, room, strict=True)
+            s + end + top > limit
+            for s, end, top, limit in zip(spent, ends, peak, room, strict=True)
         ):
             return
         own = [float(stages.costs[name][stage, block]) for name in names]
         start = _Start(
             promise=-promise, number=next(numbers), blocks=blocks,
             value=value + float(stages.value[stage, block]),
-            spent=tuple(s + mine for s, mine in zip(spent, own, strict=True)),
+            spent=tuple(s + mine for s, mine in zip(spent, own, strict=True)), peak=tuple(peak),
         )  # fmt: skip
         heapq.heappush(queue, start)
 
@@ -120,12 +145,34 @@ def best_ways(
     while queue and len(found) < count:
         start = heapq.heappop(queue)
         if len(start.blocks) > last:
-            costs = dict(zip(names, start.spent, strict=True))
-            found.append(Way(blocks=start.blocks, value=start.value, costs=costs))
+            found.append(stages.way(start.blocks))
             continue
         for block in range(stages.value.shape[1]):
             push(start, block)
     return found
+
+
+def least_cost(
+    stages: Stages, name: str, limits: Mapping[str, float], *, most_donors: int | None = None
+) -> float | None:
+    """The least that a way within the other limits costs; None where there is none.
+
+    Args:
+        stages: What there is.
+        name: The budget; a limit of its own does not count.
+        limits: As in :func:`best_ways`.
+        most_donors: As in :func:`best_ways`.
+    """
+    cheap = replace(stages, value=-stages.costs[name], joint_value=-stages.joint_costs[name])
+    least: float | None = None
+    while True:  # where there are peaks the least sum may not be the least cost
+        room = np.inf if least is None else least * (1 - 1e-9)
+        found = best_ways(cheap, {**limits, name: room}, 1, most_donors=most_donors)
+        if not found:
+            return least
+        least = found[0].costs[name]
+        if name not in stages.peaks:
+            return least
 
 
 def _barred(stages: Stages, name: str) -> Array:

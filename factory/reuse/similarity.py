@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..graph.network import Array
+from .threads import small_matrices
 
 LEAST_ROWS = 8
 
@@ -39,8 +40,9 @@ def cka_matrix(representations: Sequence[Array]) -> Array:
         raise DataError(
             f"Similarity needs the same rows of all, at least {LEAST_ROWS}; got {sorted(rows)}."
         )
-    centered = np.stack([_u_centered(x).ravel() for x in representations])
-    return np.asarray(centered @ centered.T, np.float64)
+    with small_matrices():
+        centered = np.stack([_u_centered(x).ravel() for x in representations])
+        return np.asarray(centered @ centered.T, np.float64)
 
 
 def _u_centered(x: Array) -> Array:

@@ -15,6 +15,7 @@ from onnx import NodeProto, helper
 
 from ..errors import DataError
 from ..graph.network import Array, Network
+from .threads import small_matrices
 
 STRENGTH = 1e-3  # of the ridge, as a share of the mean variance of a channel
 
@@ -40,10 +41,11 @@ def fit_stitch(source: Array, target: Array, *, strength: float = STRENGTH) -> S
     Every fifth row is held out to judge it; then it is fitted to all.
     """
     held = np.arange(len(source)) % 5 == 4
-    matrix, bias = _ridge(source[~held], target[~held], strength)
-    left = target[held] - source[held] @ matrix.T - bias
-    spread = ((target[held] - target[~held].mean(0)) ** 2).sum()
-    matrix, bias = _ridge(source, target, strength)
+    with small_matrices():
+        matrix, bias = _ridge(source[~held], target[~held], strength)
+        left = target[held] - source[held] @ matrix.T - bias
+        spread = ((target[held] - target[~held].mean(0)) ** 2).sum()
+        matrix, bias = _ridge(source, target, strength)
     return Stitch(
         matrix=matrix.astype(np.float32), bias=bias.astype(np.float32),
         r2=float(1 - (left**2).sum() / max(spread, 1e-30)),

@@ -116,12 +116,11 @@ def _invalid(folder: Path, reason: object) -> DataError:
     )
 
 
-def open_donor(name_or_path: str | Path) -> Donor:
-    """An imported network by name or folder.
+def donor_folder(name_or_path: str | Path) -> Path:
+    """The folder of an imported network by name; a folder is its own.
 
     Raises:
         UnknownNameError: There is none.
-        DataError: A file is missing, damaged or malformed.
     """
     folders = donor_folders()
     folder = folders.get(str(name_or_path), Path(name_or_path))
@@ -130,6 +129,17 @@ def open_donor(name_or_path: str | Path) -> Donor:
             "imported network", str(name_or_path), folders,
             listing="'nnfactory modules import FILE' makes one",
         )  # fmt: skip
+    return folder
+
+
+def open_donor(name_or_path: str | Path) -> Donor:
+    """An imported network by name or folder.
+
+    Raises:
+        UnknownNameError: There is none.
+        DataError: A file is missing, damaged or malformed.
+    """
+    folder = donor_folder(name_or_path)
     card = read_card(folder)
     try:
         if hashlib.sha256((folder / NETWORK).read_bytes()).hexdigest() != card["files"][NETWORK]:

@@ -120,6 +120,10 @@ def toy_contents(kind: str = "det", *, seed: int = 0, **changes: object) -> cont
         ),
         measurements=(measured,),
         command="nnfactory build --device jetson-orin-nano --task det",
+        sources=(
+            contents.PartSource(id="toy", version="0", license="MIT", source="drawn", active=2),
+        ),
+        made="put together from modules of the library 'toy' (Toy modules)",
     )  # fmt: skip
     return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -10,17 +11,21 @@ import pretrained
 import pytest
 
 from nnfactory.factory.datasets import Images
-from nnfactory.factory.errors import DataError
-from nnfactory.factory.graph.costs import parameter_count
+from nnfactory.factory.errors import DataError, VerificationError
+from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.evaluate import run_network
+from nnfactory.factory.graph.memory import peak_bytes
+from nnfactory.factory.graph.network import tensor_shapes
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import representations
 from nnfactory.factory.reuse.head import fit_linear_head
 from nnfactory.factory.reuse.partition import partition
 from nnfactory.factory.reuse.pool import Pool, chains_of, places_of, pool_of
-from nnfactory.factory.reuse.reassembly import assembled, features_of, with_head
-from nnfactory.factory.reuse.search import Way, best_ways
+from nnfactory.factory.reuse.proof import prove
+from nnfactory.factory.reuse.reassembly import Reassembled, answers, joined, reassembled
+from nnfactory.factory.reuse.search import best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
+from nnfactory.factory.units import MIB
 
 
 class Made(NamedTuple):
@@ -63,11 +68,17 @@ def test_places_begin_with_the_image_and_end_with_the_features(made):
     assert place.sizes[-1] == parameter_count(place.donor.network) - classifier
 
 
+def built(made: Made, *ways: tuple[int, ...]) -> list[Reassembled]:
+    found = [made.pool.stages.way(blocks) for blocks in ways]
+    return reassembled(made.pool, found, {32: made.images}, made.seen)
+
+
 @pytest.mark.parametrize("donor", [0, 1])
 def test_the_blocks_of_one_donor_are_the_donor(made, donor):
     pool, place = made.pool, made.pool.places[donor]
-    way = Way(blocks=(donor,) * 3, value=0.0, costs={})
-    found = features_of(assembled(pool, way), place.donor, list(made.images.pixels[:3]))
+    found = answers(
+        joined(pool, pool.stages.way((donor,) * 3)), place.donor, made.images.pixels[:3]
+    )
     expected = representations(place.donor, [place.tensors[-1]], list(made.images.pixels[:3]))
     np.testing.assert_allclose(
         found, expected[place.tensors[-1]].reshape(3, 4, -1).mean(1), rtol=1e-3, atol=1e-4
@@ -77,10 +88,17 @@ def test_the_blocks_of_one_donor_are_the_donor(made, donor):
 def test_costs_are_those_of_what_is_built(made):
     ways = best_ways(made.pool.stages, {}, 8)
     assert len({way.blocks for way in ways}) == 8
-    for way in ways:
-        for options in ((), (made.seen, list(made.images.pixels))):
-            body = assembled(made.pool, way, *options)
-            assert parameter_count(body) / 1e6 == pytest.approx(way.costs["mparams"])
+    for network in built(made, *(way.blocks for way in ways)):
+        way = network.way
+        whole = network.answering(made.pool.places[way.blocks[0]].donor)
+        shapes = tensor_shapes(whole)
+        macs = sum(row.macs for row in op_costs(whole, shapes))
+        assert parameter_count(whole) / 1e6 == pytest.approx(way.costs["mparams"])
+        assert macs / 1e6 == pytest.approx(way.costs["mmacs"])
+        memory = peak_bytes(whole, shapes) / MIB
+        is_mixed = len(set(way.blocks)) > 1
+        assert memory <= way.costs["memory_mib"] * (1 + 1e-9)
+        assert way.costs["memory_mib"] == pytest.approx(memory, rel=0.2 if is_mixed else 1e-9)
 
 
 def test_values_are_what_blocks_add_to_the_accuracy(made):
@@ -88,27 +106,57 @@ def test_values_are_what_blocks_add_to_the_accuracy(made):
     assert (made.pool.stages.joint_value <= 0).all()
 
 
-def test_the_whole_network_answers_as_its_features_and_classifier(made):
-    way = Way(blocks=(0, 1, 1), value=0.0, costs={})
-    found = with_head(made.pool, way, made.images)
+def test_ways_that_begin_alike_are_what_each_is_by_itself(made):
+    ways = [(0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    together = built(made, *ways)
+    assert [one.way.blocks for one in together] == ways
+    image = {"images": made.pool.places[0].donor.tensor(made.images.pixels[0])}
+    for blocks, one in zip(ways, together, strict=True):
+        (alone,) = built(made, blocks)
+        assert one.r2 == alone.r2
+        assert [r2 is None for r2 in one.r2] == [a == b for a, b in itertools.pairwise(blocks)]
+        for name, values in run_network(alone.network, image).items():
+            np.testing.assert_array_equal(run_network(one.network, image)[name], values)
+
+
+def test_the_whole_network_answers_as_its_parts_do(made):
+    (found,) = built(made, (0, 1, 1))
     donor = made.pool.places[0].donor
-    features = features_of(assembled(made.pool, way), donor, list(made.images.pixels))
-    expected = features @ found.head.weight.T + found.head.bias
-    for image, logits in zip(made.images.pixels[:3], expected, strict=False):
-        answers = run_network(found.network, {"images": donor.tensor(image)})["logits"]
-        np.testing.assert_allclose(answers[0], logits, rtol=1e-2, atol=1e-3)
+    parities = prove(made.pool, found, found.answering(donor))
+    assert [parity.passed for parity in parities] == [True, True]
     assert found.head.left_out > 0.9
+    (other,) = built(made, (0, 0, 1))
+    with pytest.raises(VerificationError, match="parts one after the other"):
+        prove(made.pool, found, other.answering(donor))
+    broken = dataclasses.replace(made.pool.blocks[1][1], weights=made.pool.blocks[1][1].weights)
+    name = next(name for name, array in broken.weights.items() if array.ndim == 4)
+    weights = {**broken.weights, name: broken.weights[name] * 1.01}
+    blocks = [list(row) for row in made.pool.blocks]
+    blocks[1][1] = dataclasses.replace(broken, weights=weights)
+    pool = dataclasses.replace(made.pool, blocks=tuple(map(tuple, blocks)))
+    with pytest.raises(VerificationError, match="donors at their cuts"):
+        prove(pool, found, found.answering(donor))
+
+
+def test_colors_and_normalization_are_part_of_the_network(made):
+    place = made.pool.places[1]
+    donor = dataclasses.replace(
+        place.donor, colors="BGR", mean=(0.1, 0.5, 0.3), std=(0.2, 0.3, 0.9)
+    )
+    image = made.images.pixels[0]
+    planes = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    (found,) = run_network(donor.entry(), {"images": planes}).values()
+    np.testing.assert_allclose(found, donor.tensor(image), rtol=1e-5, atol=1e-6)
 
 
 def test_stitches_that_are_fitted_in_a_row_come_nearer_to_the_receiver(made):
     """What reaches the last block is nearer to what its own donor makes there."""
-    way, pool, pixels = Way(blocks=(0, 1, 0), value=0.0, costs={}), made.pool, made.images.pixels
+    pool, blocks = made.pool, (0, 1, 0)
     last = pool.blocks[2][0]
     (wanted,) = last.inputs
     expected = made.seen[0][wanted]
     gaps = []
-    for options in ((), (made.seen, list(pixels))):
-        body = assembled(pool, way, *options)
+    for body in (joined(pool, pool.stages.way(blocks)), built(made, blocks)[0].network):
         stitched = next(
             node.output[0] for node in reversed(body.nodes) if node.name.endswith("/stitch")
         )
@@ -116,15 +164,9 @@ def test_stitches_that_are_fitted_in_a_row_come_nearer_to_the_receiver(made):
             pool.places[0].donor,
             network=dataclasses.replace(body, outputs={stitched: last.inputs[wanted]}),
         )
-        found = representations(donor, [stitched], list(pixels))[stitched]
+        found = representations(donor, [stitched], list(made.images.pixels))[stitched]
         gaps.append(float(((found - expected) ** 2).mean()))
     assert gaps[1] < gaps[0]
-
-
-def test_images_change_nothing_about_the_blocks_of_one_donor(made):
-    way, pixels = Way(blocks=(0,) * 3, value=0.0, costs={}), list(made.images.pixels)
-    plain, fitted = assembled(made.pool, way), assembled(made.pool, way, made.seen, pixels)
-    assert plain.nodes == fitted.nodes
 
 
 def test_leaving_out_is_what_fitting_without_each_image_says(rng):

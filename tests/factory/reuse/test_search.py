@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnfactory.factory.errors import DataError
-from nnfactory.factory.reuse.search import Stages, best_ways
+from nnfactory.factory.reuse.search import Stages, best_ways, least_cost
 
 
 def random_stages(seed: int, stages: int, blocks: int) -> Stages:
@@ -24,6 +24,8 @@ def random_stages(seed: int, stages: int, blocks: int) -> Stages:
         },
         donors=rng.integers(0, 3, blocks),
         is_allowed=rng.random((stages, blocks)) < 0.9,
+        peaks={"macs": rng.random((stages, blocks))} if seed % 2 else {},
+        joint_peaks={"macs": rng.random((stages - 1, blocks, blocks))} if seed % 2 else {},
     )  # fmt: skip
 
 
@@ -40,6 +42,9 @@ def every_way(stages: Stages):
             + sum(stages.joint_costs[name][k, a, b] for k, (a, b) in links)
             for name in stages.costs
         }
+        for name, rows in stages.peaks.items():
+            own = [rows[k, b] for k, b in enumerate(way)]
+            costs[name] += max([*own, *(stages.joint_peaks[name][k, a, b] for k, (a, b) in links)])
         yield way, value, costs
 
 
@@ -63,6 +68,17 @@ def test_the_best_ways_are_those_of_all(seed, count, blocks, share, most):
     assert [way.value for way in found] == pytest.approx([value for value, _ in expected])
     for way in found:
         assert all(way.costs[name] <= limit + 1e-9 for name, limit in limits.items())
+
+
+@given(seed=st.integers(0, 100), share=st.sampled_from([0.3, 0.6]))
+@settings(max_examples=40)
+def test_the_least_cost_is_that_of_the_cheapest_way_within_the_other_limits(seed, share):
+    stages = random_stages(seed, 3, 3)
+    for name, other in (("params", "macs"), ("macs", "params")):
+        limits = {name: 0.01, other: 3 * share}
+        kept = [costs[name] for _, _, costs in every_way(stages) if costs[other] <= 3 * share]
+        found = least_cost(stages, name, limits)
+        assert found == (pytest.approx(min(kept)) if kept else None)
 
 
 def test_many_stages_are_no_trouble():

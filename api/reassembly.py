@@ -1,0 +1,275 @@
+"""Reassembly on one page: donors taken apart, the best ways built and measured, one exported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..factory.errors import BudgetError, UsageError
+from ..factory.schema import Budget, BuildResult, MeasuredChoice
+from .foreign import BLOCKS, IMAGES
+from .keeping import ROUNDS, broken, excess_mib, measure_model
+from .pipeline import artifact_place
+from .request import Report, Stopwatch, silent
+
+if TYPE_CHECKING:
+    from ..factory.reuse.reassembly import Reassembled
+    from ..factory.reuse.search import Way
+    from ..factory.schema import DeviceProfile, Estimate, Measurement
+    from .reassembly_artifact import Proven
+    from .reassembly_pool import OpenedPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockView:
+    """One block of a reassembled network.
+
+    Attributes:
+        donor: Whose block it is.
+        start: Tensor of the donor that it reads.
+        stop: Tensor of the donor that it makes.
+        mparams: Parameters, in millions.
+        stitch_r2: How much the stitch before it explains of what it was made for, at most 1; None
+            where there is no stitch.
+    """
+
+    donor: str
+    start: str
+    stop: str
+    mparams: float
+    stitch_r2: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateView:
+    """A network that was built to compare it.
+
+    Attributes:
+        donors: Whose block each is.
+        value: What the search says it is worth.
+        left_out: Accuracy on the images it was fitted to, each left out once, in [0, 1].
+        mparams: Parameters, in millions.
+        mmacs: Multiply-adds, in millions.
+    """
+
+    donors: tuple[str, ...]
+    value: float
+    left_out: float
+    mparams: float
+    mmacs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reassembly:
+    """What ``reassemble`` returns.
+
+    Attributes:
+        result: The network, as of a build; its plan has a slot per block and a module per donor.
+        blocks: Of the network, in order.
+        candidates: What it was chosen from, best first.
+        donors: Names of the pool.
+    """
+
+    result: BuildResult
+    blocks: tuple[BlockView, ...]
+    candidates: tuple[CandidateView, ...]
+    donors: tuple[str, ...]
+
+
+def reassemble(
+    pool: Sequence[str | Path], data: Path, *, device: str = "host", budget: Budget | None = None,
+    classes: Sequence[str] = (), blocks: int = BLOCKS, most_donors: int | None = None,
+    licenses: Sequence[str] = (), images: int = IMAGES, out_dir: Path | None = None,
+    overwrite: bool = False, command: str = "", report: Report = silent,
+) -> Reassembly:  # fmt: skip
+    """Build a classifier from blocks of imported networks, without a gradient step.
+
+    Networks are divided into blocks that correspond. The 20 best ways through them within the
+    budget, and every whole network that keeps it, get stitches by least squares and a classifier
+    in closed form; the one that is right most often on images left out is proven, measured and
+    exported.
+
+    Args:
+        pool: Names or folders of imported networks.
+        data: Labelled images: one folder per class, or any format that ``modules check`` reads.
+            Accuracy is measured on the part for testing, else on a quarter that is held out.
+        device: Name or alias of a device profile, or the path of one.
+        budget: Limits on latency (median), memory, parameters and multiply-adds.
+        classes: Names of some of the folder's classes; all by default.
+        blocks: How many blocks each network is divided into.
+        most_donors: How many networks may take part.
+        licenses: Only networks whose license is one of these; any by default.
+        images: How many images are fitted to, at most.
+        out_dir: The artifact folder; by default ``./cls-<device>-<plan id, 8 hex>``.
+        overwrite: Replace whatever is at ``out_dir``.
+        command: Command line that is recorded in the manifest.
+        report: Called with (phase, done, total) while something takes long.
+
+    Raises:
+        NNFactoryError: See the tree in ``factory/errors.py`` for what and why.
+    """
+    from ..devices.profile import load_profile
+    from .reassembly_artifact import write_reassembly
+    from .reassembly_pool import open_pool
+
+    budget, watch = budget or Budget(), Stopwatch()
+    _check_budget(budget)
+    profile = load_profile(device)
+    opened = open_pool(
+        pool, data, latency_of=None if budget.latency_ms is None else profile.name,
+        classes=classes, blocks=blocks, licenses=licenses, images=images, watch=watch,
+        report=report,
+    )  # fmt: skip
+    proven, ranked = _prove_one(
+        opened, profile, budget, most_donors, (out_dir, overwrite), watch, report
+    )
+    with watch.phase("export"):
+        artifact = write_reassembly(
+            opened, proven, profile=profile, budget=budget, out_dir=out_dir, overwrite=overwrite,
+            command=command,
+        )  # fmt: skip
+    return Reassembly(
+        result=BuildResult(
+            plan=proven.plan, estimate=proven.estimate, certificate=proven.certificate,
+            artifact=artifact, parity=proven.parity, measurement=proven.measurement,
+            device=profile.name, seconds=watch.seconds, accuracy=(proven.accuracy,),
+            chosen=proven.chosen,
+        ),
+        blocks=_blocks(opened, proven.made),
+        candidates=tuple(_candidate(opened, made) for made in ranked),
+        donors=opened.names,
+    )  # fmt: skip
+
+
+def _check_budget(budget: Budget) -> None:
+    """Raise if there is a limit that a reassembly does not know."""
+    known = Budget(
+        latency_ms=budget.latency_ms, memory_mib=budget.memory_mib, mparams=budget.mparams,
+        mmacs=budget.mmacs,
+    )  # fmt: skip
+    if budget != known:
+        raise UsageError(
+            "A reassembly knows limits of the median latency, memory, parameters and multiply-adds."
+        )
+
+
+def _prove_one(
+    opened: OpenedPool, profile: DeviceProfile, budget: Budget, most_donors: int | None,
+    place: tuple[Path | None, bool], watch: Stopwatch, report: Report,
+) -> tuple[Proven, list[Reassembled]]:  # fmt: skip
+    """Search and build, until the whole network keeps the budget; all that was built, best first.
+
+    Blocks are measured one by one, so their sum may be less than what the whole takes: then costs
+    are scaled to that, and the search is made again.
+
+    Raises:
+        BudgetError: No network keeps the budget, or none did when it was measured.
+    """
+    from ..exporters.bundle import check_place
+    from ..factory.reuse.choice import certificate_of, infeasible, limits_of, ways_within
+    from ..factory.reuse.proof import prove
+    from .reassembly_artifact import Proven, accuracy_of, estimate_of, model_of, plan_of
+
+    stages, out_dir = opened.pool.stages, place[0]
+    slower, spare_mib, failure = 1.0, 0.0, None
+    for _ in range(ROUNDS):
+        limits = limits_of(budget)
+        if budget.latency_ms is not None:
+            limits["latency_ms"] = budget.latency_ms / slower
+        if budget.memory_mib is not None:
+            limits["memory_mib"] = budget.memory_mib - spare_mib
+        with watch.phase("search"):
+            ways = ways_within(stages, limits, most_donors=most_donors)
+            if not ways:
+                raise failure or infeasible(stages, limits, most_donors=most_donors)
+        with watch.phase("build"):
+            ranked = _ranked(opened, ways, report)
+        made = ranked[0]
+        plan = plan_of(opened, made)
+        check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=place[1])
+        network = made.answering(opened.donor(made.way.blocks))
+        model = model_of(opened, plan, network)
+        estimate = estimate_of(network, model, profile)
+        measurement = None
+        if profile.name == "host":
+            with watch.phase("measure"):
+                report("measuring", 0, 1)
+                measurement = measure_model(model, profile, budget)
+        excess, slow_ms = excess_mib(measurement, budget), _slow_ms(estimate, measurement, budget)
+        if not excess and slow_ms is None:
+            with watch.phase("prove"):
+                parity = prove(opened.pool, made, network)
+                accuracy = accuracy_of(opened, plan, network)
+            proven = Proven(
+                made=made, plan=plan, model=model, estimate=estimate, parity=parity,
+                certificate=certificate_of(stages, limits, made.way, most_donors=most_donors),
+                chosen=MeasuredChoice(
+                    candidates=len(ranked), images=len(opened.labels), accuracy=made.head.left_out
+                ),
+                measurement=measurement, accuracy=accuracy,
+            )  # fmt: skip
+            return proven, ranked
+        failure = _failure(estimate, measurement, budget)
+        spare_mib += excess
+        if slow_ms is not None:
+            slower = max(slower * 1.002, slow_ms / made.way.costs["latency_ms"])
+    assert failure is not None
+    raise failure
+
+
+def _slow_ms(estimate: Estimate, measurement: Measurement | None, budget: Budget) -> float | None:
+    """The latency of the whole network, if it breaks the budget."""
+    if measurement is not None:
+        return measurement.percentile(50) if measurement.verdict == "FAIL" else None
+    if estimate.latency_ms is None or budget.latency_ms is None:
+        return None
+    return estimate.latency_ms.value if estimate.latency_ms.value > budget.latency_ms else None
+
+
+def _failure(estimate: Estimate, measurement: Measurement | None, budget: Budget) -> BudgetError:
+    """What the last try was like."""
+    if measurement is not None:
+        return broken(measurement, budget, hint="loosen it, or name a smaller network, too")
+    assert estimate.latency_ms is not None
+    return BudgetError(
+        f"No network kept latency <= {budget.latency_ms:g} ms: the last try is estimated at "
+        f"{estimate.latency_ms.value:.4g} ms.",
+        hints=[f"--latency {estimate.latency_ms.value * 1.01:.4g}ms"],
+    )
+
+
+def _ranked(opened: OpenedPool, ways: Sequence[Way], report: Report) -> list[Reassembled]:
+    """Networks, the best by images that were left out first; of equals the smaller one."""
+    from ..factory.reuse.reassembly import reassembled
+
+    built = reassembled(opened.pool, ways, opened.images.fitting, opened.seen, report=report)
+    return sorted(built, key=lambda one: (-one.head.left_out, one.way.costs["mparams"]))
+
+
+def _blocks(opened: OpenedPool, made: Reassembled) -> tuple[BlockView, ...]:
+    views = []
+    for stage, (donor, r2) in enumerate(zip(made.way.blocks, (None, *made.r2), strict=True)):
+        ((start,), (stop,)) = (
+            opened.pool.blocks[stage][donor].inputs,
+            opened.pool.blocks[stage][donor].outputs,
+        )
+        views.append(
+            BlockView(
+                donor=opened.names[donor],
+                start=start,
+                stop=stop,
+                stitch_r2=r2,
+                mparams=float(opened.pool.stages.costs["mparams"][stage, donor]),
+            )
+        )
+    return tuple(views)
+
+
+def _candidate(opened: OpenedPool, made: Reassembled) -> CandidateView:
+    way = made.way
+    return CandidateView(
+        donors=tuple(opened.names[donor] for donor in way.blocks), value=way.value,
+        left_out=made.head.left_out, mparams=way.costs["mparams"], mmacs=way.costs["mmacs"],
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""A reassembled network as a plan, a file and an artifact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..factory.schema import (
+    Accuracy,
+    Artifact,
+    Budget,
+    Certificate,
+    DeviceProfile,
+    Estimate,
+    MeasuredChoice,
+    Measurement,
+    Parity,
+    Plan,
+)
+from ..factory.units import MIB
+from .pipeline import artifact_place
+from .reassembly_pool import OpenedPool
+
+if TYPE_CHECKING:
+    from ..exporters.contents import LibraryCard, PartSource
+    from ..factory.graph.network import Network
+    from ..factory.reuse.reassembly import Reassembled
+
+UNKNOWN_LICENSE = "not stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Proven:
+    """A network that was chosen, proven and, where possible, measured.
+
+    Attributes:
+        made: Its parts.
+        plan: Its decisions.
+        model: Serialized ONNX.
+        estimate: Its cost.
+        certificate: Why these blocks.
+        chosen: How images chose it.
+        parity: Proofs.
+        measurement: On this machine, or None.
+        accuracy: On images that nothing was fitted to.
+    """
+
+    made: Reassembled
+    plan: Plan
+    model: bytes
+    estimate: Estimate
+    certificate: Certificate
+    chosen: MeasuredChoice
+    parity: tuple[Parity, ...]
+    measurement: Measurement | None
+    accuracy: Accuracy
+
+
+def plan_of(opened: OpenedPool, made: Reassembled) -> Plan:
+    """The decisions about a network: a slot per block, a module per donor."""
+    blocks = made.way.blocks
+    costs = opened.pool.stages.costs["mparams"]
+    used = sum(float(costs[stage, donor]) for stage, donor in enumerate(blocks))
+    return Plan(
+        task=opened.task,
+        library="+".join(opened.names),
+        library_id=opened.id,
+        active={f"block{stage + 1}": (donor,) for stage, donor in enumerate(blocks)},
+        input_size=opened.donor(blocks).input_size,
+        normalization="sliced",
+        statistics_of=opened.images.digest,
+        sparsity=1 - used / float(costs.sum()),
+    )
+
+
+def model_of(opened: OpenedPool, plan: Plan, network: Network) -> bytes:
+    """A network as a file: metadata, opset, checker."""
+    from .. import __version__
+    from ..exporters.metadata import Imprint, apply_metadata_, network_metadata
+    from ..exporters.onnx import bytes_from_network
+    from ..factory.graph.network import model_from_network
+
+    imprint = Imprint(
+        plan_id=plan.id,
+        library=plan.library,
+        version=__version__,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        license=_license([card for card in opened.cards if card["name"] in _donors(opened, plan)]),
+    )
+    size = (plan.input_size, plan.input_size)
+    model = model_from_network(network)
+    apply_metadata_(
+        model, network_metadata(plan.task, size=size, stride=plan.input_size, imprint=imprint)
+    )
+    return bytes_from_network(model)
+
+
+def estimate_of(network: Network, model: bytes, profile: DeviceProfile) -> Estimate:
+    """What a network costs; the latency is estimated for boards and measured on this machine."""
+    from ..devices.predictor import predictor_for
+    from ..factory.graph.costs import op_costs, parameter_count
+    from ..factory.graph.memory import peak_bytes
+    from ..factory.graph.network import tensor_shapes
+
+    shapes = tensor_shapes(network)
+    ops = op_costs(network, shapes)
+    predictor = None if profile.name == "host" else predictor_for(profile.name)
+    return Estimate(
+        latency_ms=None if predictor is None else predictor.predict_ms(ops), accuracy=None,
+        mparams=parameter_count(network) / 1e6, mmacs=sum(op.macs for op in ops) / 1e6,
+        memory_mib=peak_bytes(network, shapes) / MIB, file_mib=len(model) / MIB,
+        runtime=profile.runtime, precision="fp32" if predictor is None else predictor.precision,
+    )  # fmt: skip
+
+
+def accuracy_of(opened: OpenedPool, plan: Plan, network: Network) -> Accuracy:
+    """Accuracy on the images that nothing was fitted to, with a 95 % interval."""
+    from ..factory.accuracy_measurement import measure_accuracy
+
+    images = opened.images.measuring[plan.input_size]
+    return Accuracy(
+        subject="artifact", dataset=f"{opened.images.name}, {len(images)} images", metric="top-1",
+        interval=measure_accuracy(network, images, len(plan.task.classes)),
+    )  # fmt: skip
+
+
+def write_reassembly(
+    opened: OpenedPool, proven: Proven, *, profile: DeviceProfile, budget: Budget,
+    out_dir: Path | None, overwrite: bool, command: str,
+) -> Artifact:  # fmt: skip
+    """Write the artifact folder."""
+    from ..exporters.bundle import write_artifact
+    from ..exporters.contents import Contents
+
+    plan = proven.plan
+    used = list(dict.fromkeys(_donors(opened, plan)))
+    count = f"{len(plan.active)} blocks of {len(used)} pretrained network" + "s" * (len(used) > 1)
+    contents = Contents(
+        name=f"cls-{profile.name}-{plan.id[:8]}",
+        network=proven.model,
+        plan=plan,
+        estimate=proven.estimate,
+        certificate=proven.certificate,
+        parity=proven.parity,
+        device=profile.name,
+        budget=budget,
+        card=_card(opened, plan),
+        accuracy=(proven.accuracy,),
+        chosen=proven.chosen,
+        measurements=(proven.measurement,) if proven.measurement else (),
+        command=command,
+        sources=_sources(opened, plan),
+        made=f"put together from {count} ({', '.join(used)})",
+    )
+    place = artifact_place(out_dir, plan, profile)
+    return write_artifact(place, contents, overwrite=overwrite)
+
+
+def _donors(opened: OpenedPool, plan: Plan) -> list[str]:
+    """Names of the donors of a plan's blocks, in order."""
+    return [opened.names[donor] for (donor,) in plan.active.values()]
+
+
+def _license(cards: list[Any]) -> str:
+    """The licenses of networks in one expression."""
+    return " AND ".join(sorted({card["license"] or UNKNOWN_LICENSE for card in cards}))
+
+
+def _card(opened: OpenedPool, plan: Plan) -> LibraryCard:
+    from ..exporters.contents import LibraryCard
+
+    used = [card for card in opened.cards if card["name"] in _donors(opened, plan)]
+    return LibraryCard(
+        name=plan.library, title="pretrained networks in blocks that correspond",
+        license=_license(used), data=(), data_license=UNKNOWN_LICENSE,
+        source="imported pretrained networks",
+    )  # fmt: skip
+
+
+def _sources(opened: OpenedPool, plan: Plan) -> tuple[PartSource, ...]:
+    """Per donor what is in the network."""
+    from ..exporters.contents import PartSource
+
+    donors = _donors(opened, plan)
+    counts = Counter(donors)
+    sources = []
+    for number, (name, card) in enumerate(zip(opened.names, opened.cards, strict=True)):
+        if name not in counts:
+            continue
+        tensors, cuts = opened.pool.places[number].tensors, opened.partition.cuts[number]
+        parts = tuple(
+            f"block {k + 1} of {len(donors)}, from {tensors[cuts[k]]} to {tensors[cuts[k + 1]]}"
+            for k, donor in enumerate(donors)
+            if donor == name
+        )
+        sources.append(
+            PartSource(
+                id=name, version=card["source"]["sha256"], license=card["license"],
+                source=card["source"]["file"], active=counts[name], parts=parts,
+            )
+        )  # fmt: skip
+    return tuple(sources)

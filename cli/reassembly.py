@@ -1,0 +1,139 @@
+"""``reassemble``: a classifier from blocks of imported networks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+
+from ..factory.schema import Budget
+from . import options
+from .build_facts import Fact, cost_facts, proof_facts, size_text
+from .builds import budget_words, print_facts, print_next, raise_if_inconclusive, result_table
+from .output import console, interval_text, print_json, progress
+
+if TYPE_CHECKING:
+    from ..api import Reassembly
+
+SHOWN = 5  # candidates
+
+
+@click.command(short_help="Build a classifier from blocks of imported networks.")
+@click.option("--pool", required=True, metavar="A,B,..", help="Imported networks.")
+@click.option(
+    "--data", required=True, type=options.PATH, metavar="DIR",
+    help="Labelled images: a folder per class, or any format that 'modules check' reads.",
+)  # fmt: skip
+@options.class_options
+@click.option("--device", default="host", show_default=True, metavar="NAME")
+@click.option("--latency", type=options.MILLISECONDS, help="Limit of the median latency.")
+@click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
+@click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
+@click.option("--memory", type=options.MEBIBYTES, help="Peak memory limit: 4, 4MiB or 4MB.")
+@click.option("--donors", type=click.IntRange(1), help="How many networks may take part.")
+@click.option("--licenses", metavar="A,B,..", help="Only networks of these licenses, as imported.")
+@click.option("--blocks", type=click.IntRange(2), default=4, show_default=True)
+@click.option(
+    "--images", type=click.IntRange(16), default=256, show_default=True,
+    help="Images to fit to, at most; four times as many are measured on.",
+)  # fmt: skip
+@click.option("-o", "--out", "out_dir", type=options.PATH, help="The artifact folder.")
+@click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
+@options.json_option
+def reassemble(
+    pool: str, data: Path, classes: options.Classes, device: str, latency: float | None,
+    params: float | None, macs: float | None, memory: float | None, donors: int | None,
+    licenses: str | None, blocks: int, images: int, out_dir: Path | None, overwrite: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Build a classifier from blocks of imported networks, without training.
+
+    Stitches and classifier are fitted in closed form to labelled images; others of them say how
+    good the network is.
+
+    \b
+    nnfactory reassemble --pool r18,mobilenet --data photos --params 2M
+    nnfactory reassemble --pool r18,mobilenet --data photos --latency 5ms --donors 1 --json
+    """
+    from .. import api
+
+    budget = Budget(latency_ms=latency, mparams=params, mmacs=macs, memory_mib=memory)
+    words = ["nnfactory", "reassemble", "--pool", pool, "--data", str(data), *classes.words]
+    words += ["--device", device, *budget_words(budget), "--blocks", str(blocks)]
+    words += [] if donors is None else ["--donors", str(donors)]
+    words += [] if licenses is None else ["--licenses", licenses]
+    words += ["--images", str(images)]
+    with progress() as report:
+        made = api.reassemble(
+            pool.split(","), data, device=device, budget=budget, classes=classes.names,
+            blocks=blocks, most_donors=donors,
+            licenses=[] if licenses is None else licenses.split(","), images=images,
+            out_dir=out_dir, overwrite=overwrite, command=shlex.join(words), report=report,
+        )  # fmt: skip
+    table = result_table(made.result, words) | {
+        "blocks": [_table(view) for view in made.blocks],
+        "candidates": [_table(view) for view in made.candidates],
+        "donors": list(made.donors),
+    }
+    if not as_json:
+        print_facts(made.result, _facts(made, budget))
+        _print_candidates(made)
+    raise_if_inconclusive(made.result, budget, table)
+    if as_json:
+        print_json(table)
+
+
+def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
+    """Everything about a network that was reassembled within a budget."""
+    result, donors = made.result, dict.fromkeys(view.donor for view in made.blocks)
+    yield (
+        "network",
+        f"{len(result.plan.task.classes)} classes at {result.plan.input_size} px; blocks of "
+        f"{', '.join(donors)}, of the pool {', '.join(made.donors)}",
+    )
+    for number, view in enumerate(made.blocks):
+        stitch = "" if view.stitch_r2 is None else f", after a stitch of R² {view.stitch_r2:.2f}"
+        yield (
+            "" if number else "blocks",
+            f"{view.donor}, {view.start} to {view.stop}, {view.mparams:.3f} M parameters{stitch}",
+        )
+    yield from cost_facts(result, budget)
+    for accuracy in result.accuracy:
+        value = interval_text(accuracy.interval)
+        yield "accuracy", f"measured {accuracy.metric} {value} on {accuracy.dataset}"
+    yield "size", size_text(result.estimate)
+    certificate, chosen = result.certificate, result.chosen
+    assert chosen is not None
+    limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
+    yield (
+        "choice",
+        f"right most often of {chosen.candidates} networks, {chosen.accuracy:.1%} of "
+        f"{chosen.images} images left out; worth {certificate.objective:.3f}, and no way is worth "
+        f"more than {certificate.bound:.3f} ({certificate.method}){limits}",
+    )
+    yield from proof_facts(result)
+
+
+def _print_candidates(made: Reassembly) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("blocks of", overflow="fold")
+    for title in ("left-out accuracy", "value", "M params", "MMACs"):
+        table.add_column(title, justify="right")
+    for view in made.candidates[:SHOWN]:
+        table.add_row(
+            escape(" > ".join(view.donors)), f"{view.left_out:.1%}", f"{view.value:.3f}",
+            f"{view.mparams:.3f}", f"{view.mmacs:.1f}",
+        )  # fmt: skip
+    console().print(f"\nthe best of {len(made.candidates)} that were built:")
+    console().print(table)
+    print_next(made.result)
+
+
+def _table(view: object) -> dict[str, object]:
+    return {key: getattr(view, key) for key in view.__dataclass_fields__}  # type: ignore[attr-defined]

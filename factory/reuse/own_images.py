@@ -1,0 +1,106 @@
+"""Labelled images for a reassembly: some to fit and choose with, others to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..accuracy_measurement import task_images
+from ..datasets import Images
+from ..datasets.labelled import Labelled, read_labelled
+from ..errors import DataError, UnknownNameError
+
+HELD_OUT = 0.25  # of images that nobody divided
+LEAST_EACH = 4  # images of every class to fit to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TwoParts:
+    """Images of the task's classes by input size, labels counted within the task.
+
+    Attributes:
+        name: Of the images that are measured on, for people.
+        classes: Names in label order.
+        fitting: What is fitted and chosen on.
+        measuring: None of these.
+        digest: SHA-256 of the images that are fitted to.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    fitting: Mapping[int, Images]
+    measuring: Mapping[int, Images]
+    digest: str
+
+
+def read_two_parts(
+    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, seed: int = 0
+) -> TwoParts:
+    """Read labelled images in two parts: as the folder divides them, else a quarter is held out.
+
+    Args:
+        folder: In any format of classification data.
+        sizes: Input sizes in pixels.
+        classes: Names of some of the folder's classes; () for all.
+        most: Images to fit to, and four times as many to measure on, at most.
+        seed: Of the division.
+
+    Raises:
+        DataError: A class has too few images, or see :func:`read_labelled`.
+        UnknownNameError: The folder has no class of a name.
+    """
+    first = read_labelled(folder, sizes, kind="cls", prefer=("train",))
+    wanted = _positions(first, classes)
+    if first.split:
+        second = read_labelled(folder, sizes, kind="cls", most=None).without(first.digests)
+        held = _of_classes(second, wanted, 4 * most, seed)
+        fitting = _of_classes(first, wanted, most, seed)
+        name = f"{second.folder.resolve().name}, {second.split or 'other'} part"
+    else:
+        count = len(first.digests)
+        order = np.random.default_rng(seed).permutation(count)
+        middle = round(count * (1 - HELD_OUT))
+        chosen = frozenset(first.digests[i] for i in order[:middle])
+        others = frozenset(first.digests) - chosen
+        fitting = _of_classes(first.without(others), wanted, most, seed)
+        held = _of_classes(first.without(chosen), wanted, 4 * most, seed)
+        name = f"{first.folder.resolve().name}, {HELD_OUT:.0%} that nothing was fitted to"
+    names = tuple(first.classes[i] for i in wanted)
+    some = next(iter(fitting.values()))
+    _check_counts(folder, names, some, next(iter(held.values())))
+    digest = hashlib.sha256(some.pixels.tobytes() + some.labels.tobytes()).hexdigest()
+    return TwoParts(name=name, classes=names, fitting=fitting, measuring=held, digest=digest)
+
+
+def _positions(found: Labelled, classes: Sequence[str]) -> tuple[int, ...]:
+    listing = f"{found.folder} has {', '.join(found.classes)}"
+    for name in classes:
+        if name not in found.classes:
+            raise UnknownNameError.with_suggestion("class", name, found.classes, listing=listing)
+    return tuple(found.classes.index(name) for name in classes) or tuple(range(len(found.classes)))
+
+
+def _of_classes(found: Labelled, wanted: Sequence[int], most: int, seed: int) -> dict[int, Images]:
+    """Some images of the classes at every size, always the same ones."""
+    by_size = {size: task_images(images, wanted) for size, images in found.images.items()}
+    count = len(next(iter(by_size.values())))
+    kept = np.sort(np.random.default_rng(seed).permutation(count)[:most])
+    return {size: images.subset(kept) for size, images in by_size.items()}
+
+
+def _check_counts(folder: Path, names: Sequence[str], fitting: Images, held: Images) -> None:
+    if len(names) < 2:
+        raise DataError(f"{folder} must show at least 2 classes, it shows {len(names)}.")
+    counts = np.bincount(fitting.labels, minlength=len(names))
+    if counts.min() < LEAST_EACH:
+        raise DataError(
+            f"{folder} has {counts.min()} images of '{names[int(counts.argmin())]}' to fit to; "
+            f"{LEAST_EACH} of every class are needed.",
+            hints=["add images, or read more of them with --images"],
+        )
+    if not len(held):
+        raise DataError(f"{folder} has no image to measure on that nothing was fitted to.")

@@ -1,0 +1,126 @@
+"""Reassembly end to end: imported networks in, a proven artifact out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pretrained
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from nnfactory import api
+from nnfactory.factory.errors import BudgetError, UsageError
+from nnfactory.factory.graph.network import model_from_network
+from nnfactory.factory.schema import Budget
+
+NAMES = ("resnet8", "resnet20")
+pytestmark = pytest.mark.usefixtures("folder")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def photos(data_dir: Path, folder: Path) -> Path:
+    """Two imported networks; a folder of images of three classes that differ in color."""
+    for name in NAMES:
+        one = pretrained.pretrained(data_dir, name)
+        onnx.save(model_from_network(one.network), f"{name}.onnx")
+        api.import_network(
+            Path(f"{name}.onnx"), name=name, labels=tuple(f"class {i}" for i in range(10)),
+            mean=one.mean, std=one.std, license=one.licence,
+        )  # fmt: skip
+    rng = np.random.default_rng(0)
+    for channel, label in enumerate(("blue", "green", "red")):
+        place = folder / "photos" / label
+        place.mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder / "photos"
+
+
+def test_a_reassembly_is_an_artifact_like_any_other(photos: Path, run: Run):
+    made = api.reassemble(NAMES, photos, budget=Budget(mparams=0.2), blocks=3, out_dir=Path("made"))
+    result = made.result
+    assert result.estimate.mparams <= 0.2
+    assert len(made.blocks) == 3
+    assert made.candidates[0].left_out == max(view.left_out for view in made.candidates)
+    assert result.certificate.bound >= result.certificate.objective
+    assert all(parity.passed for parity in result.parity)
+    assert result.accuracy[0].interval.n == 12
+    assert result.accuracy[0].interval.value > 0.5
+    assert api.verify(Path("made"))
+    manifest = json.loads(Path("made/manifest.json").read_text())
+    used = {view.donor for view in made.blocks}
+    assert {part["id"] for part in manifest["assembly"]["modules"]} == used
+    assert sum(part["active"] for part in manifest["assembly"]["modules"]) == 3
+    assert "blocks of" in Path("made/README.md").read_text()
+    answer = run("run", "made", str(photos / "red" / "0.png"), "--json")
+    assert answer.exit_code == 0, answer.output
+
+
+def test_stitches_between_donors_are_in_the_network(photos: Path):
+    """Of all ways that are tried the mixed ones have stitches, and their size is counted."""
+    made = api.reassemble(NAMES, photos, blocks=2, out_dir=Path("made"))
+    assert len(made.candidates) == 4
+    assert {len(set(view.donors)) for view in made.candidates} == {1, 2}
+    whole = {view.donors: view.mparams for view in made.candidates}
+    mixed = whole["resnet8", "resnet20"] + whole["resnet20", "resnet8"]
+    assert mixed > whole["resnet8", "resnet8"] + whole["resnet20", "resnet20"]
+
+
+def test_a_board_is_estimated(photos: Path):
+    made = api.reassemble(
+        NAMES, photos, device="jetson", budget=Budget(latency_ms=5.0), out_dir=Path("made")
+    )
+    assert made.result.measurement is None
+    assert 0 < made.result.estimate.latency_ms.value <= 5
+
+
+def test_latency_and_memory_are_measured_on_this_machine(photos: Path):
+    budget = Budget(latency_ms=50.0, memory_mib=3.0)
+    made = api.reassemble(NAMES, photos, budget=budget, out_dir=Path("made"))
+    measured = made.result.measurement
+    assert measured.percentile(50) < 50
+    assert measured.memory_mib <= 3
+
+
+def test_what_cannot_be_kept_names_the_least(photos: Path, run: Run):
+    words = ["--pool", ",".join(NAMES), "--data", str(photos), "--blocks", "3"]
+    refused = run("reassemble", *words, "--params", "0.01M")
+    assert refused.exit_code == 3
+    hint = refused.stderr.split("--params")[1].split()[0]
+    finished = run("reassemble", *words, "--params", hint, "--json")
+    assert finished.exit_code == 0, finished.stderr
+    table = json.loads(finished.stdout)
+    assert len(table["blocks"]) == 3
+    assert table["estimate"]["mparams"] <= 0.1
+    with pytest.raises(BudgetError, match="memory <= 0.1 MiB"):
+        api.reassemble(NAMES, photos, budget=Budget(memory_mib=0.1))
+
+
+def test_licenses_and_donors_limit_the_pool(photos: Path, run: Run):
+    licensed = api.reassemble(
+        NAMES, photos, licenses=("apache-2.0",), blocks=2, out_dir=Path("one")
+    )
+    assert licensed.donors == ("resnet8",)
+    alone = api.reassemble(NAMES, photos, most_donors=1, blocks=2, out_dir=Path("two"))
+    assert all(len(set(view.donors)) == 1 for view in alone.candidates)
+    with pytest.raises(UsageError, match="allowed license"):
+        api.reassemble(NAMES, photos, licenses=("GPL-3.0",))
+    with pytest.raises(UsageError, match="knows limits"):
+        api.reassemble(NAMES, photos, budget=Budget(sparsity=0.5))
+
+
+def test_the_command_tells_people(photos: Path, run: Run):
+    words = ["--pool", ",".join(NAMES), "--data", str(photos), "--out", "made"]
+    finished = run("reassemble", *words, "--classes", "red,blue")
+    assert finished.exit_code == 0, finished.stderr
+    for text in ("2 classes at 32 px", "blocks", "measured top-1", "no way is worth more",
+                 "nnfactory run made IMAGE"):  # fmt: skip
+        assert text in " ".join(finished.stdout.split())
