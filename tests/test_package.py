@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]  # the checkout; `nnfactory` may be a
 FOLDERS = ("api", "cli", "devices", "exporters", "factory")
 SHIPPED = {"fod31", "tiny200"}
 DATA_FOLDERS = ("factory/libraries", "factory/recipes", "devices/profiles", "devices/predictors")
+TORCH_FOLDERS = ("factory/supernet", "factory/reuse/training")
 FRAMEWORKS = {"numpy", "onnx", "onnxruntime", "scipy", "tensorrt", "torch"}
 
 
@@ -255,8 +256,8 @@ RULES = {
         and name != "nnfactory.factory"
         and not is_within(name, *NOUNS)
     ),
-    "torch is imported in factory/supernet alone": lambda path, name: (
-        is_within(name, "torch", "faster_coco_eval") and not in_folder(path, "factory/supernet")
+    "torch is imported in factory/supernet and factory/reuse/training alone": lambda path, name: (
+        is_within(name, "torch", "faster_coco_eval") and not in_folder(path, *TORCH_FOLDERS)
     ),
     "tensorrt is imported in exporters/runtime and devices/runners alone": lambda path, name: (
         is_within(name, "tensorrt", "tensorrt_rtx")
@@ -302,15 +303,15 @@ def test_imports_inside_the_package_are_relative() -> None:
 
 
 def test_torch_and_tensorrt_are_not_imported_when_a_module_outside_their_folder_loads() -> None:
-    """Importing factory/supernet loads torch, so elsewhere it is imported inside functions."""
+    """Importing their folders loads torch, so elsewhere they are imported inside functions."""
     early = [
         f"{path}:{node.lineno}"
         for path in source_files()
-        if not in_folder(path, "factory/supernet", "exporters/runtime")
+        if not in_folder(path, *TORCH_FOLDERS, "exporters/runtime")
         for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-        if {"supernet", "tensorrt", "torch"} & set(name.split("."))
+        if {"supernet", "training", "tensorrt", "torch"} & set(name.split("."))
     ]
     assert not early
 

@@ -1,0 +1,1 @@
+"""Training of what was reassembled, with torch (extra 'train')."""

@@ -1,0 +1,163 @@
+"""Finishing a reassembled network: stitches and classifier are trained, then everything.
+
+Source:
+    Kullback-Leibler divergence from the teacher that is better on a sample than the student was
+    follows Roth et al., "Fantastic Gains and Where to Find Them" (arXiv:2310.17653), where samples
+    are divided by which of two networks is more certain of the right class. Here the teachers are
+    all donors, and the division is made once, on images as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...datasets import Images
+from ...graph.network import Array, Network
+from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
+from ..donor import Donor
+from .torch_graph import TorchGraph
+
+BATCH = 64
+NEW_SHARE = 0.25  # of the steps in which only what is new is trained
+RATE, OLD_RATE = 2e-3, 5e-4  # of Adam; for weights that donors trained, at their best
+CLIP = 1.0
+TEMPERATURES = np.logspace(0, 2, 17)
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lessons:
+    """What is learned from.
+
+    Attributes:
+        images: Labelled, at the network's input size.
+        teacher: Class probabilities (N, K) of the donor that is best on each image.
+        is_taught: (N,), whether that one was more certain of the right class than the network.
+    """
+
+    images: Images
+    teacher: Array
+    is_taught: Array
+
+
+def sharpened(logits: Array, labels: Array) -> tuple[Array, float]:
+    """Probabilities of a classifier fitted to -1 and 1, whose logits are far too close together.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+
+    Returns:
+        Probabilities (N, K), and the factor on the logits that makes the labels likeliest.
+    """
+    best, found, factor = -np.inf, logits, 1.0
+    for tried in TEMPERATURES:
+        scaled = logits * tried
+        scaled = scaled - scaled.max(1, keepdims=True)
+        logs = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
+        likely = float(logs[np.arange(len(labels)), labels].mean())
+        if likely > best:
+            best, found, factor = likely, np.exp(logs), float(tried)
+    return np.asarray(found), factor
+
+
+def lessons(images: Images, student: Array, donors: list[Array]) -> Lessons:
+    """Divide images by who is better on them.
+
+    Args:
+        images: Labelled.
+        student: Probabilities (N, K) of the network.
+        donors: Probabilities (N, K) of every donor.
+    """
+    every = np.stack([student, *donors])  # (D + 1, N, K)
+    of_label = every[:, np.arange(len(images.labels)), images.labels]
+    best = of_label.argmax(0)
+    teacher = every[best, np.arange(len(best))]
+    return Lessons(images=images, teacher=teacher.astype(np.float32), is_taught=best > 0)
+
+
+def finish(
+    network: Network, donor: Donor, learned: Lessons, *, epochs: int, factor: float = 1.0,
+    is_new: Callable[[str], bool], seed: int = 0,
+    report: Report = lambda phase, done, total: None,
+) -> Network:  # fmt: skip
+    """Train a network for a few passes over images.
+
+    Args:
+        network: From images as the donor wants them to logits.
+        donor: Whose first block it begins with.
+        learned: Images and teachers.
+        epochs: Passes over the images; in the first quarter only what is new is trained.
+        factor: On the logits before training, as :func:`sharpened` gives it.
+        is_new: Whether a weight, by name, belongs to a stitch or to the classifier.
+        seed: Of order and views.
+        report: Called with ("finishing", steps done, steps in all).
+
+    Returns:
+        The same network with other weights.
+    """
+    graph = TorchGraph(_scaled(network, factor))
+    pairs = list(zip(graph.trainable, graph.parameter_list, strict=True))
+    new = [parameter for name, parameter in pairs if is_new(name)]
+    old = [parameter for name, parameter in pairs if not is_new(name)]
+    count = len(learned.images)
+    steps = epochs * (count // min(BATCH, count))
+    optimizer = torch.optim.Adam([{"params": new, "lr": RATE}, {"params": old, "lr": 0.0}])
+    rng = np.random.default_rng(seed)
+    order = np.empty(0, np.int64)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = _rates(step / steps)
+        for parameter in old:
+            parameter.requires_grad_(step >= NEW_SHARE * steps)
+        if len(order) < min(BATCH, count):
+            order = rng.permutation(count)
+        batch, order = order[:BATCH], order[BATCH:]
+        loss = _loss(graph, donor, learned, batch, rng)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(graph.parameter_list, CLIP)
+        optimizer.step()
+        report("finishing", step + 1, steps)
+    return graph.trained()
+
+
+def _rates(done: float) -> tuple[float, float]:
+    """Learning rates of what is new and of the rest: both warm up and fall as a cosine does."""
+    fall = 0.5 * (1 + np.cos(np.pi * done))
+    late = max(0.0, (done - NEW_SHARE) / (1 - NEW_SHARE))
+    return RATE * min(1.0, done / 0.05 + 0.1) * fall, OLD_RATE * min(1.0, late / 0.05) * fall
+
+
+def _loss(
+    graph: TorchGraph, donor: Donor, learned: Lessons, batch: Array, rng: np.random.Generator
+) -> Tensor:
+    """Cross-entropy, and the divergence from the teacher where there is one."""
+    images = learned.images.subset(batch)
+    views = random_views(len(batch), images.pixels.shape[1], rng)
+    seen = augment_cls(tensor_from_pixels(images.pixels), views, rng)
+    logs = F.log_softmax(graph(normalized(seen, donor)), 1)
+    own = F.nll_loss(logs, torch.from_numpy(images.labels))
+    teacher = torch.from_numpy(learned.teacher[batch])
+    taught = torch.from_numpy(learned.is_taught[batch]).float()
+    divergence = F.kl_div(logs, teacher, reduction="none").sum(1)
+    return own + (taught * divergence).mean()
+
+
+def normalized(images: Tensor, donor: Donor) -> Tensor:
+    """Images (B, 3, S, S), RGB in [0, 1], as a donor wants them."""
+    planes = images.flip(1) if donor.colors == "BGR" else images
+    mean, std = (torch.tensor(row)[:, None, None] for row in (donor.mean, donor.std))
+    return (planes - mean) / std
+
+
+def _scaled(network: Network, factor: float) -> Network:
+    """The network with its logits multiplied."""
+    last = network.nodes[-1]
+    weights = {name: network.weights[name] * np.float32(factor) for name in last.input[1:]}
+    return replace(network, weights={**network.weights, **weights})
