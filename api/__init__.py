@@ -24,6 +24,7 @@ from .libraries import (
 )
 from .pipeline import Frontier, artifact_place, build, plan
 from .reassembly import BlockView, CandidateView, Reassembly, reassemble
+from .reassembly_artifact import FinishView
 from .similarity_picture import draw_similarity
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Check",
     "DataView",
     "DonorView",
+    "FinishView",
     "Frontier",
     "LibraryView",
     "Likeness",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import BudgetError, UsageError
+from ..factory.errors import BudgetError, MissingExtraError, UsageError
 from ..factory.schema import Budget, BuildResult, MeasuredChoice
 from .foreign import BLOCKS, IMAGES
 from .keeping import ROUNDS, broken, excess_mib, measure_model
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..factory.reuse.reassembly import Reassembled
     from ..factory.reuse.search import Way
     from ..factory.schema import DeviceProfile, Estimate, Measurement
-    from .reassembly_artifact import Proven
+    from .reassembly_artifact import FinishView, Proven
     from .reassembly_pool import OpenedPool
 
 
@@ -70,21 +70,24 @@ class Reassembly:
         blocks: Of the network, in order.
         candidates: What it was chosen from, best first.
         donors: Names of the pool.
+        finish: What training did, or None without it.
     """
 
     result: BuildResult
     blocks: tuple[BlockView, ...]
     candidates: tuple[CandidateView, ...]
     donors: tuple[str, ...]
+    finish: FinishView | None = None
 
 
 def reassemble(
     pool: Sequence[str | Path], data: Path, *, device: str = "host", budget: Budget | None = None,
     classes: Sequence[str] = (), blocks: int = BLOCKS, most_donors: int | None = None,
-    licenses: Sequence[str] = (), images: int = IMAGES, out_dir: Path | None = None,
-    overwrite: bool = False, command: str = "", report: Report = silent,
+    licenses: Sequence[str] = (), images: int = IMAGES, epochs: int = 0,
+    out_dir: Path | None = None, overwrite: bool = False, command: str = "",
+    report: Report = silent,
 ) -> Reassembly:  # fmt: skip
-    """Build a classifier from blocks of imported networks, without a gradient step.
+    """Build a classifier from blocks of imported networks, without a gradient step by default.
 
     Networks are divided into blocks that correspond. The 20 best ways through them within the
     budget, and every whole network that keeps it, get stitches by least squares and a classifier
@@ -101,7 +104,10 @@ def reassemble(
         blocks: How many blocks each network is divided into.
         most_donors: How many networks may take part.
         licenses: Only networks whose license is one of these; any by default.
-        images: How many images are fitted to, at most.
+        images: How many images stitches are fitted to and networks chosen on, at most; the
+            classifier of the one that was chosen is fitted to all.
+        epochs: Passes over the images in which stitches, classifier and then everything are
+            trained, with the donors as teachers; needs the extra "train".
         out_dir: The artifact folder; by default ``./cls-<device>-<plan id, 8 hex>``.
         overwrite: Replace whatever is at ``out_dir``.
         command: Command line that is recorded in the manifest.
@@ -125,6 +131,9 @@ def reassemble(
     proven, ranked = _prove_one(
         opened, profile, budget, most_donors, (out_dir, overwrite), watch, report
     )
+    if epochs:
+        with watch.phase("finish"):
+            proven = _trained(opened, proven, profile, budget, epochs, report)
     with watch.phase("export"):
         artifact = write_reassembly(
             opened, proven, profile=profile, budget=budget, out_dir=out_dir, overwrite=overwrite,
@@ -140,6 +149,7 @@ def reassemble(
         blocks=_blocks(opened, proven.made),
         candidates=tuple(_candidate(opened, made) for made in ranked),
         donors=opened.names,
+        finish=proven.finish,
     )  # fmt: skip
 
 
@@ -170,6 +180,7 @@ def _prove_one(
     from ..exporters.bundle import check_place
     from ..factory.reuse.choice import certificate_of, infeasible, limits_of, ways_within
     from ..factory.reuse.proof import prove
+    from ..factory.reuse.reassembly import answering, with_head_of
     from .reassembly_artifact import Proven, accuracy_of, estimate_of, model_of, plan_of
 
     stages, out_dir = opened.pool.stages, place[0]
@@ -186,10 +197,11 @@ def _prove_one(
                 raise failure or infeasible(stages, limits, most_donors=most_donors)
         with watch.phase("build"):
             ranked = _ranked(opened, ways, report)
-        made = ranked[0]
+        donor = opened.donor(ranked[0].way.blocks)
+        made = with_head_of(ranked[0], donor, opened.images.training[donor.input_size])
         plan = plan_of(opened, made)
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=place[1])
-        network = made.answering(opened.donor(made.way.blocks))
+        network = answering(made.network, donor)
         model = model_of(opened, plan, network)
         estimate = estimate_of(network, model, profile)
         measurement = None
@@ -206,7 +218,8 @@ def _prove_one(
                 made=made, plan=plan, model=model, estimate=estimate, parity=parity,
                 certificate=certificate_of(stages, limits, made.way, most_donors=most_donors),
                 chosen=MeasuredChoice(
-                    candidates=len(ranked), images=len(opened.labels), accuracy=made.head.left_out
+                    candidates=len(ranked), images=len(opened.labels),
+                    accuracy=ranked[0].head.left_out,
                 ),
                 measurement=measurement, accuracy=accuracy,
             )  # fmt: skip
@@ -217,6 +230,48 @@ def _prove_one(
             slower = max(slower * 1.002, slow_ms / made.way.costs["latency_ms"])
     assert failure is not None
     raise failure
+
+
+def _trained(
+    opened: OpenedPool, proven: Proven, profile: DeviceProfile, budget: Budget, epochs: int,
+    report: Report,
+) -> Proven:  # fmt: skip
+    """The network after training; measured and proven again.
+
+    Raises:
+        BudgetError: It kept the budget before, and not any more.
+        MissingExtraError: torch is not installed.
+    """
+    from ..factory.reuse.reassembly import answering, reassembled, with_head_of
+    from .reassembly_artifact import FinishView, accuracy_of, model_of
+
+    try:
+        from ..factory.reuse.training.finish import finished, prove_trained
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("train", purpose="Training") from error
+    donor, training = opened.donor(proven.made.way.blocks), opened.images.training
+    stages, whole = opened.pool.stages, []
+    ways = [stages.way((i,) * len(stages.value)) for i in range(len(opened.names))]
+    for one in reassembled(opened.pool, ways, opened.images.fitting, opened.seen):
+        teacher = opened.donor(one.way.blocks)
+        whole.append((with_head_of(one, teacher, training[teacher.input_size]), teacher))
+    done = finished(proven.made, donor, whole, training, epochs=epochs, report=report)
+    view = FinishView(
+        epochs=epochs, images=done.trained_on, left_out=done.left_out, before=done.before,
+        after=done.after, is_kept=done.after > done.before,
+    )  # fmt: skip
+    if not view.is_kept:
+        return replace(proven, finish=view)
+    network = answering(done.network, donor)
+    model = model_of(opened, proven.plan, network)
+    measurement = measure_model(model, profile, budget) if proven.measurement else None
+    if measurement and measurement.verdict == "FAIL":
+        raise _failure(proven.estimate, measurement, budget)
+    return replace(
+        proven, model=model, measurement=measurement, finish=view,
+        parity=(*proven.parity, prove_trained(done.network, donor)),
+        accuracy=accuracy_of(opened, proven.plan, network),
+    )  # fmt: skip
 
 
 def _slow_ms(estimate: Estimate, measurement: Measurement | None, budget: Budget) -> float | None:

@@ -46,6 +46,7 @@ class Proven:
         parity: Proofs.
         measurement: On this machine, or None.
         accuracy: On images that nothing was fitted to.
+        finish: What training did, or None.
     """
 
     made: Reassembled
@@ -57,6 +58,34 @@ class Proven:
     parity: tuple[Parity, ...]
     measurement: Measurement | None
     accuracy: Accuracy
+    finish: FinishView | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishView:
+    """What training of stitches, classifier and then everything did.
+
+    Attributes:
+        epochs: Passes over the images.
+        images: Number of images that were trained on.
+        left_out: Number of images that judged.
+        before: Accuracy on these before training, in [0, 1].
+        after: After it.
+        is_kept: Whether the trained weights are in the network.
+    """
+
+    epochs: int
+    images: int
+    left_out: int
+    before: float
+    after: float
+    is_kept: bool
+
+    def __str__(self) -> str:
+        share = f"{self.before:.1%} to {self.after:.1%} of {self.left_out} images left out"
+        kept = "" if self.is_kept else ", so the weights stay as they were"
+        passes = f"{self.epochs} pass{'es' * (self.epochs > 1)} over {self.images} images"
+        return f"trained for {passes}: {share}{kept}"
 
 
 def plan_of(opened: OpenedPool, made: Reassembled) -> Plan:
@@ -153,7 +182,8 @@ def write_reassembly(
         measurements=(proven.measurement,) if proven.measurement else (),
         command=command,
         sources=_sources(opened, plan),
-        made=f"put together from {count} ({', '.join(used)})",
+        made=f"put together from {count} ({', '.join(used)})"
+        + (f" and {proven.finish}," if proven.finish else ""),
     )
     place = artifact_place(out_dir, plan, profile)
     return write_artifact(place, contents, overwrite=overwrite)

@@ -83,7 +83,7 @@ def main(
     """Compare ways of reassembling."""
     need_data(data_dir)
     for name in names or POOLS:
-        seen = _seen(data_dir, *POOLS[name], images, tested)
+        seen = seen_of(data_dir, *POOLS[name], images, tested)
         for part in parts or ("partition", "frozen"):
             rows = _partitions(name, seen) if part == "partition" else _frozen(name, seen)
             click.echo(write_rows(f"reassembly_{part}", rows, replace=("pool",)))
@@ -109,7 +109,7 @@ def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
     """Objectives of both ways of dividing."""
     rows: list[dict[str, object]] = []
     for blocks in BLOCKS:
-        ways = {"exact": (_exact, STARTS), "swaps": (_swaps, SWAP_STARTS)}
+        ways = {"exact": (exact, STARTS), "swaps": (_swaps, SWAP_STARTS)}
         for way, (divide, starts) in ways.items():
             began = time.perf_counter()
             found = divide(seen.chains, seen.similarity, blocks, restarts=starts)
@@ -126,7 +126,7 @@ def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
     return rows
 
 
-def _exact(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
+def exact(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
     return partition(chains, similarity, blocks, restarts=restarts)
 
 
@@ -134,7 +134,7 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
     """Networks without any training, ours and the paper's, at equal limits of parameters."""
     labels = seen.train.labels
     pools = {}
-    for way, divide, starts in (("ours", _exact, STARTS), ("paper", _swaps, SWAP_STARTS)):
+    for way, divide, starts in (("ours", exact, STARTS), ("paper", _swaps, SWAP_STARTS)):
         found = divide(seen.chains, seen.similarity, FROZEN_BLOCKS, restarts=starts)
         pools[way] = pool_of(seen.places, found, seen.rows, labels)
     whole = [_whole(pools["ours"], donor, seen) for donor in range(len(seen.places))]
@@ -174,10 +174,10 @@ def _whole(pool: Pool, donor: int, seen: Seen) -> tuple[float, Array]:
     """Parameters of one donor's body, and what it answers with a classifier in closed form."""
     way = Way(blocks=(donor,) * FROZEN_BLOCKS, value=0.0, costs={})
     cost = float(pool.stages.costs["mparams"][:, donor].sum())
-    return cost, _hits(_built(pool, [way], seen)[0], seen)
+    return cost, _hits(built(pool, [way], seen)[0], seen)
 
 
-def _built(pool: Pool, ways: Sequence[Way], seen: Seen) -> list[Reassembled]:
+def built(pool: Pool, ways: Sequence[Way], seen: Seen) -> list[Reassembled]:
     """Networks, fitted to the training images."""
     sizes = {place.donor.input_size for place in seen.places}
     return reassembled(pool, ways, dict.fromkeys(sizes, seen.train), seen.rows)
@@ -186,7 +186,7 @@ def _built(pool: Pool, ways: Sequence[Way], seen: Seen) -> list[Reassembled]:
 def _ours(pool: Pool, seen: Seen, limit: float) -> Reassembled:
     """Of the best ways by the search the one of the greatest left-out accuracy."""
     ways = best_ways(pool.stages, {"mparams": limit}, CANDIDATES)
-    return max(_built(pool, ways, seen), key=lambda one: one.head.left_out)
+    return max(built(pool, ways, seen), key=lambda one: one.head.left_out)
 
 
 def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
@@ -197,7 +197,7 @@ def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
 
     def score(blocks: tuple[int, ...]) -> float:
         if blocks not in scores:
-            scores[blocks] = _naswot(pool, every[blocks], seen)
+            scores[blocks] = naswot_of(pool, every[blocks], seen)
         return scores[blocks]
 
     best: list[tuple[int, ...]] = []
@@ -211,10 +211,10 @@ def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
                     mine = tried
         best.append(mine)
     chosen = every[max(best, key=score)]
-    return _built(pool, [chosen], seen)[0]
+    return built(pool, [chosen], seen)[0]
 
 
-def _naswot(pool: Pool, way: Way, seen: Seen) -> float:
+def naswot_of(pool: Pool, way: Way, seen: Seen) -> float:
     """Logarithm of the determinant of how often units agree on images, mean over batches."""
     body, donor = joined(pool, way), seen.places[way.blocks[0]].donor
     units = [node.output[0] for node in body.nodes if node.op_type in ("Relu", "Clip")]
@@ -244,9 +244,9 @@ def _bootstrap(gaps: Array) -> tuple[float, float]:
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def _seen(data_dir: Path, folder: str, names: Sequence[str], images: int, tested: int) -> Seen:
+def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, tested: int) -> Seen:
     """Places and similarities of a pool on training images."""
-    train = _images(data_dir / folder / "train.npz", images)
+    train = some_images(data_dir / folder / "train.npz", images)
     last = "test.npz" if (data_dir / folder / "test.npz").is_file() else "val.npz"
     places, rows = [], []
     for name in names:
@@ -258,10 +258,10 @@ def _seen(data_dir: Path, folder: str, names: Sequence[str], images: int, tested
     every = [rows[0][places[0].tensors[0]]]
     for place, mine in zip(places, rows, strict=True):
         every += [mine[tensor] for tensor in place.tensors[1:]]
-    return Seen(places, rows, cka_matrix(every), train, _images(data_dir / folder / last, tested))
+    return Seen(places, rows, cka_matrix(every), train, some_images(data_dir / folder / last, tested))
 
 
-def _images(file: Path, count: int) -> Images:
+def some_images(file: Path, count: int) -> Images:
     """Some images of a pack, always the same ones."""
     pixels = read_pack(file)
     labels = np.load(file, allow_pickle=False)["label"].astype(np.int64)

@@ -39,7 +39,11 @@ SHOWN = 5  # candidates
 @click.option("--blocks", type=click.IntRange(2), default=4, show_default=True)
 @click.option(
     "--images", type=click.IntRange(16), default=256, show_default=True,
-    help="Images to fit to, at most; four times as many are measured on.",
+    help="Images to fit stitches to and to choose with, at most.",
+)  # fmt: skip
+@click.option(
+    "--finish", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="PASSES",
+    help="Train it for so many passes over the images, with the donors as teachers.",
 )  # fmt: skip
 @click.option("-o", "--out", "out_dir", type=options.PATH, help="The artifact folder.")
 @click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
@@ -47,13 +51,13 @@ SHOWN = 5  # candidates
 def reassemble(
     pool: str, data: Path, classes: options.Classes, device: str, latency: float | None,
     params: float | None, macs: float | None, memory: float | None, donors: int | None,
-    licenses: str | None, blocks: int, images: int, out_dir: Path | None, overwrite: bool,
-    as_json: bool,
+    licenses: str | None, blocks: int, images: int, epochs: int, out_dir: Path | None,
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Build a classifier from blocks of imported networks, without training.
+    """Build a classifier from blocks of imported networks.
 
-    Stitches and classifier are fitted in closed form to labelled images; others of them say how
-    good the network is.
+    Stitches and classifier are fitted in closed form to labelled images, and trained where --finish
+    asks for it; other images say how good the network is.
 
     \b
     nnfactory reassemble --pool r18,mobilenet --data photos --params 2M
@@ -66,18 +70,20 @@ def reassemble(
     words += ["--device", device, *budget_words(budget), "--blocks", str(blocks)]
     words += [] if donors is None else ["--donors", str(donors)]
     words += [] if licenses is None else ["--licenses", licenses]
-    words += ["--images", str(images)]
+    words += ["--images", str(images), *(["--finish", str(epochs)] if epochs else [])]
     with progress() as report:
         made = api.reassemble(
             pool.split(","), data, device=device, budget=budget, classes=classes.names,
             blocks=blocks, most_donors=donors,
             licenses=[] if licenses is None else licenses.split(","), images=images,
-            out_dir=out_dir, overwrite=overwrite, command=shlex.join(words), report=report,
+            epochs=epochs, out_dir=out_dir, overwrite=overwrite, command=shlex.join(words),
+            report=report,
         )  # fmt: skip
     table = result_table(made.result, words) | {
         "blocks": [_table(view) for view in made.blocks],
         "candidates": [_table(view) for view in made.candidates],
         "donors": list(made.donors),
+        "finish": None if made.finish is None else _table(made.finish),
     }
     if not as_json:
         print_facts(made.result, _facts(made, budget))
@@ -105,6 +111,8 @@ def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
     for accuracy in result.accuracy:
         value = interval_text(accuracy.interval)
         yield "accuracy", f"measured {accuracy.metric} {value} on {accuracy.dataset}"
+    if made.finish is not None:
+        yield "finish", str(made.finish)
     yield "size", size_text(result.estimate)
     certificate, chosen = result.certificate, result.chosen
     assert chosen is not None

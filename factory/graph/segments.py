@@ -81,8 +81,8 @@ def chained(name: str, parts: Sequence[Network]) -> Network:
         if is_last:
             outside |= {out: out for out in part.outputs}
         nodes += [_renamed(node, position, outside) for node in part.nodes]
-        weights |= {_inside(position, key): array for key, array in part.weights.items()}
-        before = _inside(position, next(iter(part.outputs)))
+        weights |= {inside(position, key): array for key, array in part.weights.items()}
+        before = inside(position, next(iter(part.outputs)))
     return Network(
         name=name, nodes=tuple(nodes), weights=weights, inputs=dict(parts[0].inputs),
         outputs=dict(parts[-1].outputs),
@@ -93,11 +93,12 @@ def _renamed(node: NodeProto, position: int, outside: dict[str, str]) -> NodePro
     """A copy of the node with the position before all names but those of ``outside``."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.name = _inside(position, node.name)
+    copy.name = inside(position, node.name)
     for names in (copy.input, copy.output):
-        names[:] = [outside.get(name, _inside(position, name)) if name else "" for name in names]
+        names[:] = [outside.get(name, inside(position, name)) if name else "" for name in names]
     return copy
 
 
-def _inside(position: int, name: str) -> str:
+def inside(position: int, name: str) -> str:
+    """What :func:`chained` calls a tensor of the part at a position."""
     return f"/{position}{name}" if name.startswith("/") else f"{position}/{name}"

@@ -16,6 +16,7 @@ from ..errors import DataError, UnknownNameError
 
 HELD_OUT = 0.25  # of images that nobody divided
 LEAST_EACH = 4  # images of every class to fit to
+MOST = 4000  # images that are read of a part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,14 +26,16 @@ class TwoParts:
     Attributes:
         name: Of the images that are measured on, for people.
         classes: Names in label order.
-        fitting: What is fitted and chosen on.
+        fitting: What stitches are fitted to and networks chosen on.
+        training: These and others, for the classifier of what was chosen and for training.
         measuring: None of these.
-        digest: SHA-256 of the images that are fitted to.
+        digest: SHA-256 of all images but those that are measured on.
     """
 
     name: str
     classes: tuple[str, ...]
     fitting: Mapping[int, Images]
+    training: Mapping[int, Images]
     measuring: Mapping[int, Images]
     digest: str
 
@@ -46,19 +49,18 @@ def read_two_parts(
         folder: In any format of classification data.
         sizes: Input sizes in pixels.
         classes: Names of some of the folder's classes; () for all.
-        most: Images to fit to, and four times as many to measure on, at most.
+        most: Images to fit to, at most.
         seed: Of the division.
 
     Raises:
         DataError: A class has too few images, or see :func:`read_labelled`.
         UnknownNameError: The folder has no class of a name.
     """
-    first = read_labelled(folder, sizes, kind="cls", prefer=("train",))
+    first = read_labelled(folder, sizes, kind="cls", prefer=("train",), most=MOST)
     wanted = _positions(first, classes)
     if first.split:
-        second = read_labelled(folder, sizes, kind="cls", most=None).without(first.digests)
-        held = _of_classes(second, wanted, 4 * most, seed)
-        fitting = _of_classes(first, wanted, most, seed)
+        second = read_labelled(folder, sizes, kind="cls", most=MOST).without(first.digests)
+        held, training = _of_classes(second, wanted), _of_classes(first, wanted)
         name = f"{second.folder.resolve().name}, {second.split or 'other'} part"
     else:
         count = len(first.digests)
@@ -66,14 +68,20 @@ def read_two_parts(
         middle = round(count * (1 - HELD_OUT))
         chosen = frozenset(first.digests[i] for i in order[:middle])
         others = frozenset(first.digests) - chosen
-        fitting = _of_classes(first.without(others), wanted, most, seed)
-        held = _of_classes(first.without(chosen), wanted, 4 * most, seed)
+        training = _of_classes(first.without(others), wanted)
+        held = _of_classes(first.without(chosen), wanted)
         name = f"{first.folder.resolve().name}, {HELD_OUT:.0%} that nothing was fitted to"
     names = tuple(first.classes[i] for i in wanted)
+    count = len(next(iter(training.values())))
+    kept = np.sort(np.random.default_rng(seed).permutation(count)[:most])
+    fitting = {size: images.subset(kept) for size, images in training.items()}
     some = next(iter(fitting.values()))
     _check_counts(folder, names, some, next(iter(held.values())))
-    digest = hashlib.sha256(some.pixels.tobytes() + some.labels.tobytes()).hexdigest()
-    return TwoParts(name=name, classes=names, fitting=fitting, measuring=held, digest=digest)
+    every = next(iter(training.values()))
+    return TwoParts(
+        name=name, classes=names, fitting=fitting, training=training, measuring=held,
+        digest=hashlib.sha256(every.pixels.tobytes() + every.labels.tobytes()).hexdigest(),
+    )  # fmt: skip
 
 
 def _positions(found: Labelled, classes: Sequence[str]) -> tuple[int, ...]:
@@ -84,12 +92,9 @@ def _positions(found: Labelled, classes: Sequence[str]) -> tuple[int, ...]:
     return tuple(found.classes.index(name) for name in classes) or tuple(range(len(found.classes)))
 
 
-def _of_classes(found: Labelled, wanted: Sequence[int], most: int, seed: int) -> dict[int, Images]:
-    """Some images of the classes at every size, always the same ones."""
-    by_size = {size: task_images(images, wanted) for size, images in found.images.items()}
-    count = len(next(iter(by_size.values())))
-    kept = np.sort(np.random.default_rng(seed).permutation(count)[:most])
-    return {size: images.subset(kept) for size, images in by_size.items()}
+def _of_classes(found: Labelled, wanted: Sequence[int]) -> dict[int, Images]:
+    """The images of the classes at every size."""
+    return {size: task_images(images, wanted) for size, images in found.images.items()}
 
 
 def _check_counts(folder: Path, names: Sequence[str], fitting: Images, held: Images) -> None:

@@ -23,7 +23,7 @@ def prove(pool: Pool, made: Reassembled, network: Network) -> tuple[Parity, ...]
     Args:
         pool: Whose blocks it has.
         made: The parts.
-        network: What :meth:`Reassembled.answering` made of them.
+        network: What :func:`answering` made of them.
 
     Raises:
         VerificationError: A difference exceeds the tolerance of 1e-4.

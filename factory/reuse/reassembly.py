@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..datasets import Images
 from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network
 from ..graph.postprocess import with_probabilities
-from ..graph.segments import chained
+from ..graph.segments import chained, inside
 from .donor import Donor
 from .features import cell_means, drawn_cells
 from .head import LinearHead, fit_linear_head, head_network
@@ -45,13 +45,15 @@ class Reassembled:
         """All parts as one network: from the image as its first donor wants it to logits."""
         return chained("reassembled", self.parts)
 
-    def answering(self, donor: Donor) -> Network:
-        """The network as an app uses it: from "images", RGB in [0, 1], to probabilities.
-
-        Args:
-            donor: Whose first block it begins with.
-        """
-        return with_probabilities(chained("reassembled", [donor.entry(), *self.parts]))
+    @property
+    def new_weights(self) -> frozenset[str]:
+        """Names, in the network, of the weights of stitches and classifier."""
+        return frozenset(
+            inside(position, name)
+            for position, part in enumerate(self.parts)
+            if part.name in ("stitch", "head")
+            for name in part.weights
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,6 +137,31 @@ def _continued(
         parts=(*last.parts, network, block), made=_run(block, _run(network, last.made)),
         r2=(*last.r2, stitch.r2),
     )  # fmt: skip
+
+
+def answering(network: Network, donor: Donor) -> Network:
+    """A network as an app uses it: from "images", RGB in [0, 1], to probabilities.
+
+    Args:
+        network: From the image as the donor wants it to logits.
+        donor: Whose first block it begins with.
+    """
+    return with_probabilities(chained("reassembled", [donor.entry(), network]))
+
+
+def with_head_of(made: Reassembled, donor: Donor, images: Images) -> Reassembled:
+    """The network with a classifier that is fitted to other images.
+
+    Args:
+        made: The network.
+        donor: Whose first block it begins with.
+        images: At its input size.
+    """
+    body = made.parts[:-1]
+    found = answers(chained("body", body), donor, list(images.pixels))
+    head = fit_linear_head(found, images.labels, int(images.labels.max()) + 1)
+    last = head_network(head, next(iter(body[-1].outputs.values())))
+    return replace(made, parts=(*body, last), head=head)
 
 
 def _run(network: Network, tensors: Sequence[Array]) -> tuple[Array, ...]:

@@ -9,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,15 +18,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...datasets import Images
-from ...graph.network import Array, Network
+from ...errors import VerificationError
+from ...graph.evaluate import open_model
+from ...graph.network import Array, Network, model_from_network
+from ...linker import TOLERANCE, proof_inputs
+from ...schema import Parity
 from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
 from ..donor import Donor
+from ..reassembly import Reassembled, answers
 from .torch_graph import TorchGraph
 
 BATCH = 64
 NEW_SHARE = 0.25  # of the steps in which only what is new is trained
 RATE, OLD_RATE = 2e-3, 5e-4  # of Adam; for weights that donors trained, at their best
 CLIP = 1.0
+LEFT_OUT = 8  # every how many-th image judges
 TEMPERATURES = np.logspace(0, 2, 17)
 Report = Callable[[str, int, int], None]
 
@@ -82,10 +88,69 @@ def lessons(images: Images, student: Array, donors: list[Array]) -> Lessons:
     return Lessons(images=images, teacher=teacher.astype(np.float32), is_taught=best > 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Finished:
+    """A network after training, or as it was where that was no worse on images left out.
+
+    Attributes:
+        network: From images as its first donor wants them to logits.
+        before: Accuracy on the images left out before training, in [0, 1].
+        after: After it.
+        left_out: Number of these images.
+        trained_on: Number of the others.
+    """
+
+    network: Network
+    before: float
+    after: float
+    left_out: int
+    trained_on: int
+
+
+def finished(
+    made: Reassembled, donor: Donor, whole: Sequence[tuple[Reassembled, Donor]],
+    images: Mapping[int, Images], *, epochs: int, seed: int = 0,
+    report: Report = lambda phase, done, total: None,
+) -> Finished:  # fmt: skip
+    """Train a network with its pool's donors as teachers; every eighth image is left out to judge.
+
+    Args:
+        made: The network.
+        donor: Whose first block it begins with.
+        whole: Every donor with a classifier of the same classes.
+        images: By input size, the same ones.
+        epochs: Passes over them.
+        seed: Of order and views.
+        report: Called with ("finishing", steps done, steps in all).
+    """
+    mine = images[donor.input_size]
+    held = np.arange(len(mine)) % LEFT_OUT == LEFT_OUT - 1
+    learning, judging = mine.subset(np.flatnonzero(~held)), mine.subset(np.flatnonzero(held))
+
+    def probabilities(one: Reassembled, of: Donor) -> tuple[Array, float]:
+        pixels = images[of.input_size].subset(np.flatnonzero(~held)).pixels
+        return sharpened(answers(one.network, of, list(pixels)), learning.labels)
+
+    def accuracy(network: Network) -> float:
+        found = answers(network, donor, list(judging.pixels))
+        return float((found.argmax(1) == judging.labels).mean())
+
+    student, factor = probabilities(made, donor)
+    learned = lessons(learning, student, [probabilities(*one)[0] for one in whole])
+    network = finish(
+        made.network, donor, learned, epochs=epochs, factor=factor, new=made.new_weights,
+        seed=seed, report=report,
+    )  # fmt: skip
+    before, after = accuracy(made.network), accuracy(network)
+    return Finished(
+        network=network if after > before else made.network, before=before, after=after,
+        left_out=len(judging), trained_on=len(learning),
+    )  # fmt: skip
+
+
 def finish(
     network: Network, donor: Donor, learned: Lessons, *, epochs: int, factor: float = 1.0,
-    is_new: Callable[[str], bool], seed: int = 0,
-    report: Report = lambda phase, done, total: None,
+    new: Collection[str], seed: int = 0, report: Report = lambda phase, done, total: None,
 ) -> Network:  # fmt: skip
     """Train a network for a few passes over images.
 
@@ -95,7 +160,7 @@ def finish(
         learned: Images and teachers.
         epochs: Passes over the images; in the first quarter only what is new is trained.
         factor: On the logits before training, as :func:`sharpened` gives it.
-        is_new: Whether a weight, by name, belongs to a stitch or to the classifier.
+        new: Names of the weights of stitches and classifier.
         seed: Of order and views.
         report: Called with ("finishing", steps done, steps in all).
 
@@ -104,20 +169,21 @@ def finish(
     """
     graph = TorchGraph(_scaled(network, factor))
     pairs = list(zip(graph.trainable, graph.parameter_list, strict=True))
-    new = [parameter for name, parameter in pairs if is_new(name)]
-    old = [parameter for name, parameter in pairs if not is_new(name)]
+    fresh = [parameter for name, parameter in pairs if name in new]
+    old = [parameter for name, parameter in pairs if name not in new]
     count = len(learned.images)
-    steps = epochs * (count // min(BATCH, count))
-    optimizer = torch.optim.Adam([{"params": new, "lr": RATE}, {"params": old, "lr": 0.0}])
+    batch_size = min(BATCH, count)
+    steps = epochs * (count // batch_size)
+    optimizer = torch.optim.Adam([{"params": fresh, "lr": RATE}, {"params": old, "lr": 0.0}])
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for step in range(steps):
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = _rates(step / steps)
         for parameter in old:
             parameter.requires_grad_(step >= NEW_SHARE * steps)
-        if len(order) < min(BATCH, count):
+        if len(order) < batch_size:
             order = rng.permutation(count)
-        batch, order = order[:BATCH], order[BATCH:]
+        batch, order = order[:batch_size], order[batch_size:]
         loss = _loss(graph, donor, learned, batch, rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -125,6 +191,27 @@ def finish(
         optimizer.step()
         report("finishing", step + 1, steps)
     return graph.trained()
+
+
+def prove_trained(network: Network, donor: Donor) -> Parity:
+    """A trained network in torch against the same in ONNX Runtime, on four images.
+
+    Raises:
+        VerificationError: They differ by more than the tolerance of 1e-4, as a share of the
+            greatest logit where that is above 1.
+    """
+    images = normalized(torch.from_numpy(proof_inputs(donor.input_size)[:, 0].copy()), donor)
+    with torch.no_grad():
+        trained = TorchGraph(network)(images).numpy()
+    run, (entry,) = open_model(model_from_network(network)), network.inputs
+    exported = np.concatenate(
+        [next(iter(run({entry: image[None].numpy()}).values())) for image in images]
+    )
+    worst = float(np.abs(trained - exported).max() / max(1.0, float(np.abs(trained).max())))
+    parity = Parity(a="trained", b="exported", n=len(images), max_abs=worst, tolerance=TOLERANCE)
+    if not parity.passed:
+        raise VerificationError(f"Torch and ONNX Runtime differ by {worst:.2e} after training.")
+    return parity
 
 
 def _rates(done: float) -> tuple[float, float]:

@@ -116,29 +116,30 @@ def _conv(inputs: Inputs, attributes: Attributes) -> Tensor:
 def _max_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
     x, kernel = _first(inputs), attributes["kernel_shape"]
     padded = F.pad(x, _pads(x, attributes, kernel), value=float("-inf"))
-    return F.max_pool2d(padded, kernel, attributes.get("strides", [1, 1]), **_rounding(attributes))
+    strides = attributes.get("strides", [1, 1])
+    return F.max_pool2d(padded, kernel, strides, ceil_mode=_is_up(attributes))
 
 
 def _average_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
     x, kernel = _first(inputs), attributes["kernel_shape"]
     pads, strides = _pads(x, attributes, kernel), attributes.get("strides", [1, 1])
-    rounding = _rounding(attributes)
-    pooled = F.avg_pool2d(F.pad(x, pads), kernel, strides, **rounding)
+    up = _is_up(attributes)
+    pooled = F.avg_pool2d(F.pad(x, pads), kernel, strides, ceil_mode=up)
     if any(pads) and not attributes.get("count_include_pad", 0):
         ones = F.pad(torch.ones_like(x[:1, :1]), pads)
-        pooled = pooled / F.avg_pool2d(ones, kernel, strides, **rounding)
+        pooled = pooled / F.avg_pool2d(ones, kernel, strides, ceil_mode=up)
     return pooled
 
 
-def _rounding(attributes: Attributes) -> dict[str, bool]:
-    """How pools round their sides.
+def _is_up(attributes: Attributes) -> bool:
+    """Whether a pool rounds its sides up.
 
     Raises:
         DataError: They are dilated, which torch's are not.
     """
     if any(step != 1 for step in attributes.get("dilations", [])):
         raise DataError("A dilated pool cannot be trained.")
-    return {"ceil_mode": bool(attributes.get("ceil_mode", 0))}
+    return bool(attributes.get("ceil_mode", 0))
 
 
 def _gemm(inputs: Inputs, attributes: Attributes) -> Tensor:
@@ -146,9 +147,9 @@ def _gemm(inputs: Inputs, attributes: Attributes) -> Tensor:
     assert weight is not None
     left = x.T if attributes.get("transA", 0) else x
     right = weight.T if attributes.get("transB", 0) else weight
-    product = attributes.get("alpha", 1.0) * (left @ right)
+    product = torch.mul(left @ right, attributes.get("alpha", 1.0))
     bias = inputs[2] if len(inputs) > 2 else None
-    return product if bias is None else product + attributes.get("beta", 1.0) * bias
+    return product if bias is None else product + torch.mul(bias, attributes.get("beta", 1.0))
 
 
 def _batch_norm(inputs: Inputs, attributes: Attributes) -> Tensor:

@@ -51,6 +51,9 @@ def test_classes_are_counted_within_the_task(tmp_path):
     found = read_two_parts(folder, [16], ("c", "a"), most=20)
     assert found.classes == ("c", "a")
     assert len(found.fitting[16]) == 20
+    assert len(found.training[16]) > 20
+    assert rows(found.fitting[16]) < rows(found.training[16])
+    assert not rows(found.training[16]) & rows(found.measuring[16])
     assert set(found.fitting[16].labels) == {0, 1}
     again = read_two_parts(folder, [16], ("c", "a"), most=20)
     assert found.digest == again.digest

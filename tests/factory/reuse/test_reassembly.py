@@ -22,7 +22,7 @@ from nnfactory.factory.reuse.head import fit_linear_head
 from nnfactory.factory.reuse.partition import partition
 from nnfactory.factory.reuse.pool import Pool, chains_of, places_of, pool_of
 from nnfactory.factory.reuse.proof import prove
-from nnfactory.factory.reuse.reassembly import Reassembled, answers, joined, reassembled
+from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers, joined, reassembled
 from nnfactory.factory.reuse.search import best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 from nnfactory.factory.units import MIB
@@ -90,7 +90,7 @@ def test_costs_are_those_of_what_is_built(made):
     assert len({way.blocks for way in ways}) == 8
     for network in built(made, *(way.blocks for way in ways)):
         way = network.way
-        whole = network.answering(made.pool.places[way.blocks[0]].donor)
+        whole = answering(network.network, made.pool.places[way.blocks[0]].donor)
         shapes = tensor_shapes(whole)
         macs = sum(row.macs for row in op_costs(whole, shapes))
         assert parameter_count(whole) / 1e6 == pytest.approx(way.costs["mparams"])
@@ -122,12 +122,12 @@ def test_ways_that_begin_alike_are_what_each_is_by_itself(made):
 def test_the_whole_network_answers_as_its_parts_do(made):
     (found,) = built(made, (0, 1, 1))
     donor = made.pool.places[0].donor
-    parities = prove(made.pool, found, found.answering(donor))
+    parities = prove(made.pool, found, answering(found.network, donor))
     assert [parity.passed for parity in parities] == [True, True]
     assert found.head.left_out > 0.9
     (other,) = built(made, (0, 0, 1))
     with pytest.raises(VerificationError, match="parts one after the other"):
-        prove(made.pool, found, other.answering(donor))
+        prove(made.pool, found, answering(other.network, donor))
     broken = dataclasses.replace(made.pool.blocks[1][1], weights=made.pool.blocks[1][1].weights)
     name = next(name for name, array in broken.weights.items() if array.ndim == 4)
     weights = {**broken.weights, name: broken.weights[name] * 1.01}
@@ -135,7 +135,7 @@ def test_the_whole_network_answers_as_its_parts_do(made):
     blocks[1][1] = dataclasses.replace(broken, weights=weights)
     pool = dataclasses.replace(made.pool, blocks=tuple(map(tuple, blocks)))
     with pytest.raises(VerificationError, match="donors at their cuts"):
-        prove(pool, found, found.answering(donor))
+        prove(pool, found, answering(found.network, donor))
 
 
 def test_colors_and_normalization_are_part_of_the_network(made):
