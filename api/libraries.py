@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..factory.errors import DataError, MissingExtraError, NNFactoryError
+from ..factory.errors import DataError, NNFactoryError
 from ..factory.schema import DeviceProfile, Estimate, TrainingStatus
-from .request import Report, latency_table, silent
+from .request import Report, latency_table, need_torch, silent
 
 if TYPE_CHECKING:
     from ..factory.datasets import DataSet
@@ -134,7 +133,7 @@ def train(
         MissingExtraError: torch is not installed.
         DataError: The data set is not there, or has errors that are not skipped.
     """
-    _need_torch("Training")
+    need_torch("Training")
     from ..factory.library.store import open_library
     from ..factory.supernet.recipe import load_recipe
     from ..factory.supernet.train import train as train_supernet
@@ -198,7 +197,7 @@ def publish(
         DataError: There is no checkpoint, or the data set is not there, or has errors that are
             not skipped.
     """
-    _need_torch("Publishing")
+    need_torch("Publishing")
     from ..factory.library.store import user_libraries
     from ..factory.library.writer import check_library_place
     from ..factory.supernet.checkpoint import load_checkpoint, read_recipe
@@ -230,11 +229,6 @@ def _write_page(run_dir: Path, folder: Path) -> None:
     if log.is_file():
         draw_curves(log, folder / CURVES, metric=library.card["metric"]["name"])
     (folder / PAGE).write_text(card_markdown(library), encoding="utf-8")
-
-
-def _need_torch(purpose: str) -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError.of("train", purpose=purpose)
 
 
 def _dataset(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import BudgetError, MissingExtraError, UsageError
+from ..factory.errors import BudgetError, UsageError
 from ..factory.schema import Budget, BuildResult, MeasuredChoice
 from .foreign import BLOCKS, IMAGES
 from .keeping import ROUNDS, broken, excess_mib, measure_model
 from .pipeline import artifact_place
-from .request import Report, Stopwatch, silent
+from .request import Report, Stopwatch, need_torch, silent
 
 if TYPE_CHECKING:
     from ..factory.reuse.reassembly import Reassembled
@@ -122,6 +122,8 @@ def reassemble(
 
     budget, watch = budget or Budget(), Stopwatch()
     _check_budget(budget)
+    if epochs:
+        need_torch("Training")
     profile = load_profile(device)
     opened = open_pool(
         pool, data, latency_of=None if budget.latency_ms is None else profile.name,
@@ -240,15 +242,11 @@ def _trained(
 
     Raises:
         BudgetError: It kept the budget before, and not any more.
-        MissingExtraError: torch is not installed.
     """
     from ..factory.reuse.reassembly import answering, reassembled, with_head_of
+    from ..factory.reuse.training.finish import finished, prove_trained
     from .reassembly_artifact import FinishView, accuracy_of, model_of
 
-    try:
-        from ..factory.reuse.training.finish import finished, prove_trained
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.of("train", purpose="Training") from error
     donor, training = opened.donor(proven.made.way.blocks), opened.images.training
     stages, whole = opened.pool.stages, []
     ways = [stages.way((i,) * len(stages.value)) for i in range(len(opened.names))]

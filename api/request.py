@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import UsageError
+from ..factory.errors import MissingExtraError, UsageError
 from ..factory.schema import Accuracy, DeviceProfile, LatencyTable, Plan, Task
 
 if TYPE_CHECKING:
@@ -26,6 +27,16 @@ Report = Callable[[str, int, int], None]
 
 def silent(phase: str, done: int, total: int) -> None:
     """Report nothing."""
+
+
+def need_torch(purpose: str) -> None:
+    """Raise unless torch is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError.of("train", purpose=purpose)
 
 
 @dataclass(slots=True)

@@ -127,6 +127,7 @@ def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
 
 
 def exact(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
+    """The best partition by shortest paths and exact medoids."""
     return partition(chains, similarity, blocks, restarts=restarts)
 
 
@@ -258,7 +259,8 @@ def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, test
     every = [rows[0][places[0].tensors[0]]]
     for place, mine in zip(places, rows, strict=True):
         every += [mine[tensor] for tensor in place.tensors[1:]]
-    return Seen(places, rows, cka_matrix(every), train, some_images(data_dir / folder / last, tested))
+    test = some_images(data_dir / folder / last, tested)
+    return Seen(places, rows, cka_matrix(every), train, test)
 
 
 def some_images(file: Path, count: int) -> Images:

@@ -5,8 +5,8 @@
 Random ways of four blocks through each pool of ``reassembly.py`` (limited in multiply-adds, so that
 they can be trained here) get, without any training: what the search says they are worth, the
 left-out accuracy of their own classifier in closed form (what ``reassemble`` ranks by), and NASWOT
-(Mellor et al., arXiv:2006.04647). Then each is trained as ``reassemble --finish 2`` does, the donors
-of the pool being the teachers, and measured on test images.
+(Mellor et al., arXiv:2006.04647). Then each is trained as ``reassemble --finish 2`` does, with the
+donors of the pool as teachers, and measured on test images.
 
 Writes ``results/reassembly_candidates.csv``, a row per network, after each of them, and
 ``results/reassembly_ranking.csv``: Kendall's tau of every score with the accuracy after training,
@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
-from reassembly import POOLS, Seen, built, exact, some_images, naswot_of, seen_of
+from reassembly import POOLS, Seen, built, exact, naswot_of, seen_of, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.stats import kendalltau
 
@@ -48,9 +48,7 @@ SCORES = ("value", "left_out", "naswot")
 @click.option("--candidates", default=30, show_default=True)
 @click.option("--images", default=300, show_default=True, help="Training images to fit to.")
 @click.option("--tested", default=1000, show_default=True, help="Test images.")
-def main(
-    data_dir: Path, names: tuple[str, ...], candidates: int, images: int, tested: int
-) -> None:
+def main(data_dir: Path, names: tuple[str, ...], candidates: int, images: int, tested: int) -> None:
     """Compare scores of networks that were not trained."""
     need_data(data_dir)
     for name in names or POOLS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -124,3 +125,30 @@ def test_the_command_tells_people(photos: Path, run: Run):
     for text in ("2 classes at 32 px", "blocks", "measured top-1", "no way is worth more",
                  "nnfactory run made IMAGE"):  # fmt: skip
         assert text in " ".join(finished.stdout.split())
+
+
+def test_finishing_trains_and_says_what_it_did(photos: Path, run: Run):
+    pytest.importorskip("torch")
+    words = ["--pool", ",".join(NAMES), "--data", str(photos), "--out", "made", "--blocks", "2"]
+    finished = run("reassemble", *words, "--params", "0.1M", "--finish", "1", "--json")
+    assert finished.exit_code == 0, finished.stderr
+    table = json.loads(finished.stdout)["finish"]
+    assert table["epochs"] == 1
+    assert table["is_kept"] == (table["after"] > table["before"])
+    assert api.verify(Path("made"))
+    assert "trained for 1 pass over" in Path("made/README.md").read_text()
+
+
+def test_finishing_without_torch_says_what_to_install(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec",
+        lambda name, *rest: None if name == "torch" else found(name, *rest),
+    )  # fmt: skip
+    words = ["--pool", ",".join(NAMES), "--data", str(photos), "--blocks", "2"]
+    refused = run("reassemble", *words, "--finish", "1", "--out", "made")
+    assert refused.exit_code == 8
+    assert "nnfactory[train]" in refused.stderr
+    assert not Path("made").exists()
