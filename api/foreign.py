@@ -122,6 +122,7 @@ class PartitionView:
         shares: Per network and block its share of the network's parameters, in [0, 1].
         anchors: Per block the network whose block the others resemble.
         objective: Sum of the similarities to the anchors.
+        bound: No partition has a greater one.
         images: Number of images it was measured on.
     """
 
@@ -130,6 +131,7 @@ class PartitionView:
     shares: tuple[tuple[float, ...], ...]
     anchors: tuple[str, ...]
     objective: float
+    bound: float
     images: int
 
 
@@ -177,7 +179,7 @@ def partition(
     """
     import numpy as np
 
-    from ..factory.reuse.partition import partition as best_partition
+    from ..factory.reuse.joint_partition import partition as best_partition
     from ..factory.reuse.pool import chains_of
 
     places, seen, some = _seen(pool, data, images, report)
@@ -194,6 +196,7 @@ def partition(
         ),
         anchors=tuple(places[i].donor.name for i in found.anchors),
         objective=found.objective,
+        bound=found.bound,
         images=len(some),
     )
 

@@ -90,8 +90,8 @@ def open_pool(
         NNFactoryError: What :func:`reassemble` says.
     """
     from ..devices.parts import PartLatency
+    from ..factory.reuse.joint_partition import partition
     from ..factory.reuse.own_images import read_two_parts
-    from ..factory.reuse.partition import partition
     from ..factory.reuse.pool import chains_of, places_of, pool_of
     from ..factory.reuse.store import donor_folder, open_donor, read_card
 

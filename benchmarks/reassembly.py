@@ -2,10 +2,11 @@
 
     python benchmarks/reassembly.py --data DIR [--pool NAME] [--part PART] [--images N]
 
-Part "partition" writes ``results/reassembly_partition.csv``, one row per pool, number of blocks
-and way of dividing:
+Part "partition" writes ``results/reassembly_partition.csv``, one row per pool, number of blocks,
+slack of their sizes (the paper's is 0.2) and way of dividing:
 
-* exact: shortest paths and exact medoids in turn, 20 starts (``nnfactory modules partition``);
+* joint: borders and anchors at once, an integer program (``nnfactory modules partition``);
+* turns: shortest paths and exact medoids in turn, 20 starts, which the above begins with;
 * swaps: what DeRy does (arXiv:2210.17409): borders move by one place while that raises the
   objective, and medoids in turn, 200 starts, the same starts for the first 20.
 
@@ -16,7 +17,7 @@ Part "frozen" writes ``results/reassembly_frozen.csv``: networks of four blocks 
 largest donor's parameters, nothing trained, stitches and classifier in closed form on training
 images, accuracy on test images:
 
-* ours: exact partition, the 20 best ways by the search, the best of them by left-out accuracy;
+* ours: joint partition, the 20 best ways by the search, the best of them by left-out accuracy;
 * paper: partition by swaps; from ten random ways single blocks are exchanged while NASWOT
   (Mellor et al., arXiv:2006.04647, five batches of 32 images) rises; the best of them by NASWOT;
 * donor: the most accurate single donor that fits, with the same kind of classifier.
@@ -27,9 +28,11 @@ ResNets on CIFAR-10 images, and six ImageNet networks on Imagenette. Seconds are
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -41,15 +44,16 @@ from nnfactory.factory.datasets import Images, read_pack
 from nnfactory.factory.graph.network import Array
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import representations, tapped
+from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.partition import (
     SLACK,
     Chain,
     Partition,
+    alternated,
     best_cuts,
     least_slack,
     medoids,
     objective,
-    partition,
 )
 from nnfactory.factory.reuse.pool import Places, Pool, chains_of, places_of, pool_of
 from nnfactory.factory.reuse.reassembly import Reassembled, answers, joined, reassembled
@@ -65,6 +69,7 @@ POOLS = {
     ),
 }  # fmt: skip
 BLOCKS = (3, 4)
+SLACKS = (SLACK, 0.5)
 STARTS, SWAP_STARTS = 20, 200
 FROZEN_BLOCKS, CANDIDATES = 4, 20
 SHARES = (0.3, 0.5, 0.75)  # of the parameters of the largest donor
@@ -108,17 +113,22 @@ class Seen:
 def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
     """Objectives of both ways of dividing."""
     rows: list[dict[str, object]] = []
-    for blocks in BLOCKS:
-        ways = {"exact": (exact, STARTS), "swaps": (_swaps, SWAP_STARTS)}
-        for way, (divide, starts) in ways.items():
+    for blocks, slack in itertools.product(BLOCKS, SLACKS):
+        ways: dict[str, Callable[..., Partition]] = {
+            "joint": partition,
+            "turns": partial(alternated, restarts=STARTS),
+            "swaps": partial(_swaps, restarts=SWAP_STARTS),
+        }
+        for way, divide in ways.items():
             began = time.perf_counter()
-            found = divide(seen.chains, seen.similarity, blocks, restarts=starts)
+            found = divide(seen.chains, seen.similarity, blocks, slack=slack)
             seconds = time.perf_counter() - began
             rows.append(
                 {
                     "pool": name, "networks": len(seen.places), "images": len(seen.train),
-                    "blocks": blocks, "way": way, "starts": starts,
+                    "blocks": blocks, "slack": slack, "way": way,
                     "objective": round(found.objective, 4),
+                    "bound": round(found.bound, 4) if np.isfinite(found.bound) else "",
                     "of": 2 * blocks * len(seen.places), "seconds": round(seconds, 3),
                 }
             )  # fmt: skip
@@ -126,17 +136,13 @@ def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
     return rows
 
 
-def exact(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
-    """The best partition by shortest paths and exact medoids."""
-    return partition(chains, similarity, blocks, restarts=restarts)
-
-
 def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
     """Networks without any training, ours and the paper's, at equal limits of parameters."""
     labels = seen.train.labels
     pools = {}
-    for way, divide, starts in (("ours", exact, STARTS), ("paper", _swaps, SWAP_STARTS)):
-        found = divide(seen.chains, seen.similarity, FROZEN_BLOCKS, restarts=starts)
+    ours = partition(seen.chains, seen.similarity, FROZEN_BLOCKS)
+    swapped = _swaps(seen.chains, seen.similarity, FROZEN_BLOCKS, restarts=SWAP_STARTS)
+    for way, found in (("ours", ours), ("paper", swapped)):
         pools[way] = pool_of(seen.places, found, seen.rows, labels)
     whole = [_whole(pools["ours"], donor, seen) for donor in range(len(seen.places))]
     largest = max(cost for cost, _ in whole)
@@ -155,15 +161,15 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
             seconds = time.perf_counter() - began
             names = "+".join(seen.places[d].donor.name for d in made.way.blocks)
             answers[way] = (_hits(made, seen), made.way.costs["mparams"], names, seconds)
-        ours = answers["ours"][0]
+        best = answers["ours"][0]
         for way, (hits, cost, names, seconds) in answers.items():
-            low, high = _bootstrap(ours.astype(float) - hits)
+            low, high = _bootstrap(best.astype(float) - hits)
             rows.append(
                 {
                     "pool": name, "share": share, "limit_mparams": round(limit, 4), "way": way,
                     "network": names, "mparams": round(cost, 4),
                     "value": round(float(hits.mean()), 4), "images": len(hits),
-                    "ours_ahead": round(float((ours.astype(float) - hits).mean()), 4),
+                    "ours_ahead": round(float((best.astype(float) - hits).mean()), 4),
                     "low": round(low, 4), "high": round(high, 4), "seconds": round(seconds, 1),
                 }
             )  # fmt: skip
@@ -271,10 +277,12 @@ def some_images(file: Path, count: int) -> Images:
     return Images(pixels=pixels[chosen], labels=labels[chosen], boxes=())
 
 
-def _swaps(chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int) -> Partition:
+def _swaps(
+    chains: Sequence[Chain], similarity: Array, blocks: int, *, restarts: int, slack: float = SLACK
+) -> Partition:
     """The best partition that moving borders by one place reaches."""
     rng = np.random.default_rng(0)
-    slacks = [max(SLACK, least_slack(chain, blocks)) for chain in chains]
+    slacks = [max(slack, least_slack(chain, blocks)) for chain in chains]
     best: Partition | None = None
     for _ in range(restarts):
         cuts = [

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 import numpy as np
-from reassembly import POOLS, Seen, built, exact, naswot_of, seen_of, some_images
+from reassembly import POOLS, Seen, built, naswot_of, seen_of, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.stats import kendalltau
 
@@ -31,6 +31,7 @@ from nnfactory.factory.accuracy_measurement import images_at
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.donor import Donor
+from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.pool import Pool, pool_of
 from nnfactory.factory.reuse.reassembly import answers, with_head_of
 from nnfactory.factory.reuse.search import best_ways
@@ -54,7 +55,7 @@ def main(data_dir: Path, names: tuple[str, ...], candidates: int, images: int, t
     for name in names or POOLS:
         folder, _ = POOLS[name]
         seen = seen_of(data_dir, *POOLS[name], images, tested)
-        found = exact(seen.chains, seen.similarity, BLOCKS, restarts=20)
+        found = partition(seen.chains, seen.similarity, BLOCKS)
         pool = pool_of(seen.places, found, seen.rows, seen.train.labels)
         more = some_images(data_dir / folder / "train.npz", TRAINED_ON[name])
         rows: list[dict[str, object]] = []

@@ -172,9 +172,12 @@ def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) ->
         table.add_row(escape(name), *cells)
     table.add_row("anchor", *map(escape, view.anchors))
     console().print(table)
+    is_proven = view.bound <= view.objective + 1e-6
     console().print(
         f"ends of the blocks and shares of the parameters; similarity to the anchors "
-        f"{view.objective:.2f} of {2 * blocks * len(view.networks)}, {view.images} images"
+        f"{view.objective:.2f} of {2 * blocks * len(view.networks)}, "
+        f"{'the greatest there is' if is_proven else f'at most {view.bound:.2f} exist'}; "
+        f"{view.images} images"
     )
 
 

@@ -1,4 +1,4 @@
-"""Taking several networks apart into blocks that correspond: exact for every network.
+"""Taking several networks apart into blocks that correspond: what that means, and steps to it.
 
 Block k of every network is to resemble one anchor, block k of one of them, in what goes in and in
 what comes out.
@@ -7,11 +7,13 @@ Source:
     Yang et al., "Deep Model Reassembly" (DeRy), arXiv:2210.17409, equations 3 to 5, with
     S(B, B') = s(out, out') + s(in, in'). There blocks move over a border one at a time while that
     helps; here the best borders of a network for given anchors are a shortest path, and anchors
-    are exact medoids. Sets stand in the order of the blocks.
+    are exact medoids. Sets stand in the order of the blocks. ``joint_partition.py`` chooses
+    borders and anchors at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,14 +48,16 @@ class Partition:
         cuts: Per network the places 0 = c0 < c1 < .. < cK = L.
         anchors: Per block the network whose block is the anchor.
         objective: Sum over networks and blocks of the similarity to the anchor.
+        bound: No partition has a greater objective; infinite where nothing is proven.
     """
 
     cuts: tuple[tuple[int, ...], ...]
     anchors: tuple[int, ...]
     objective: float
+    bound: float = math.inf
 
 
-def partition(
+def alternated(
     chains: Sequence[Chain], similarity: Array, blocks: int, *, slack: float = SLACK,
     restarts: int = 20, seed: int = 0,
 ) -> Partition:  # fmt: skip
@@ -147,7 +151,7 @@ def best_cuts(chain: Chain, gains: Array, slack: float) -> tuple[int, ...]:
         DataError: There is none.
     """
     blocks, last = len(gains), len(chain.rows) - 1
-    allowed = _allowed(chain, blocks, slack)  # (L + 1, L + 1): from, to
+    allowed = size_allowed(chain, blocks, slack)  # (L + 1, L + 1): from, to
     reached = np.where(np.arange(last + 1) == 0, 0.0, -np.inf)
     origins = []
     for begins, ends in gains:
@@ -164,6 +168,20 @@ def best_cuts(chain: Chain, gains: Array, slack: float) -> tuple[int, ...]:
     for origin in reversed(origins):
         cuts.append(int(origin[cuts[-1]]))
     return tuple(reversed(cuts))
+
+
+def size_allowed(chain: Chain, blocks: int, slack: float) -> Array:
+    """Which (from, to) may be a block, (L + 1, L + 1).
+
+    Args:
+        chain: The network.
+        blocks: Number of blocks K.
+        slack: A block holds at most ``(1 + slack) / K`` of the network's parameters.
+    """
+    size = chain.sizes[None] - chain.sizes[:, None]
+    order = np.arange(len(chain.rows))
+    limit = (1 + slack) * chain.sizes[-1] / blocks
+    return np.asarray((order[None] > order[:, None]) & (size <= limit + 1e-9))
 
 
 def _settled(
@@ -195,14 +213,6 @@ def _settled(
 def _places(chains: Sequence[Chain], cuts: Sequence[Sequence[int]]) -> Array:
     """Rows of the similarities where the networks are cut, (N, K + 1)."""
     return np.array([chain.rows[list(mine)] for chain, mine in zip(chains, cuts, strict=True)])
-
-
-def _allowed(chain: Chain, blocks: int, slack: float) -> Array:
-    """Which (from, to) may be a block."""
-    size = chain.sizes[None] - chain.sizes[:, None]
-    order = np.arange(len(chain.rows))
-    limit = (1 + slack) * chain.sizes[-1] / blocks
-    return np.asarray((order[None] > order[:, None]) & (size <= limit + 1e-9))
 
 
 def _random_cuts(

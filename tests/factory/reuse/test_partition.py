@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnfactory.factory.errors import DataError, SpecError
+from nnfactory.factory.reuse import joint_partition
+from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.partition import (
     Chain,
+    alternated,
     best_cuts,
     least_slack,
     medoids,
     objective,
-    partition,
 )
 
 
@@ -65,20 +67,35 @@ def test_the_cuts_of_one_network_are_the_best_of_all(seed, blocks, slack):
     assert gain(found) == pytest.approx(max(gain(cuts) for cuts in every))
 
 
-@given(seed=st.integers(0, 60))
+@given(seed=st.integers(0, 60), blocks=st.integers(1, 3), slack=st.sampled_from([0.4, 9.0]))
 @settings(max_examples=25)
-def test_a_partition_of_small_networks_is_the_best_of_all(seed):
+def test_a_partition_of_small_networks_is_the_best_of_all(seed, blocks, slack):
     chains, similarity = pool(seed, 3, 5)
-    every = itertools.product(*(every_cut(chain, 2, 9.0) for chain in chains))
+    own = [max(slack, least_slack(chain, blocks)) + 1e-12 for chain in chains]
+    every = itertools.product(
+        *(every_cut(chain, blocks, mine) for chain, mine in zip(chains, own, strict=True))
+    )
     best = max(
         objective(chains, similarity, cuts, medoids(chains, similarity, cuts)) for cuts in every
     )
-    found = partition(chains, similarity, 2, slack=9.0, restarts=60)
+    found = partition(chains, similarity, blocks, slack=slack)
     assert found.objective == pytest.approx(best)
-    assert found.anchors == medoids(chains, similarity, found.cuts)
+    assert found.bound == pytest.approx(best)
     assert found.objective == pytest.approx(
         objective(chains, similarity, found.cuts, found.anchors)
     )
+    turns = alternated(chains, similarity, blocks, slack=slack, restarts=5)
+    assert turns.objective <= best + 1e-9
+    assert turns.anchors == medoids(chains, similarity, turns.cuts)
+
+
+def test_what_is_known_when_time_is_over_is_returned_with_its_bound(monkeypatch):
+    chains, similarity = pool(1, 4, 9)
+    best = partition(chains, similarity, 3, slack=9.0)
+    monkeypatch.setattr(joint_partition._Program, "solve", lambda self, seconds: (None, 99.0))
+    found = partition(chains, similarity, 3, slack=9.0)
+    assert found.bound == 99.0
+    assert found.objective <= best.objective + 1e-9
 
 
 def test_equal_networks_are_cut_alike_and_are_their_own_anchors():
@@ -103,10 +120,12 @@ def test_too_many_blocks_are_refused():
 
 def test_nothing_is_refused():
     chains, similarity = pool(0, 2, 3)
-    for nothing in ({"chains": []}, {"blocks": 0}, {"restarts": 0}):
+    for nothing in ({"chains": []}, {"blocks": 0}):
         options = {"chains": chains, "similarity": similarity, "blocks": 2, **nothing}
         with pytest.raises(SpecError, match="at least one of each"):
             partition(**options)
+    with pytest.raises(SpecError, match="at least one of each"):
+        alternated(chains, similarity, 2, restarts=0)
 
 
 @given(seed=st.integers(0, 200), blocks=st.integers(1, 4))

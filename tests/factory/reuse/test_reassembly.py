@@ -19,7 +19,7 @@ from nnfactory.factory.graph.network import tensor_shapes
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import representations
 from nnfactory.factory.reuse.head import fit_linear_head
-from nnfactory.factory.reuse.partition import partition
+from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.pool import Pool, chains_of, places_of, pool_of
 from nnfactory.factory.reuse.proof import prove
 from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers, joined, reassembled
