@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import bench, build, inspect, load, plan, verify
+    from .api import bench, build, import_torch, inspect, load, plan, reassemble, verify
     from .factory.errors import (
         BudgetError,
         DataError,
@@ -89,9 +89,11 @@ __all__ = [
     "__version__",
     "bench",
     "build",
+    "import_torch",
     "inspect",
     "load",
     "plan",
+    "reassemble",
     "verify",
 ]
 

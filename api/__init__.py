@@ -7,8 +7,10 @@ from .foreign import (
     Likeness,
     PartitionView,
     import_network,
+    import_torch,
     imported,
     partition,
+    read_import_card,
     similarity,
 )
 from .frontier_picture import check_picture, draw_frontiers
@@ -49,6 +51,7 @@ __all__ = [
     "draw_frontiers",
     "draw_similarity",
     "import_network",
+    "import_torch",
     "imported",
     "inspect",
     "load",
@@ -58,6 +61,7 @@ __all__ = [
     "partition",
     "plan",
     "publish",
+    "read_import_card",
     "reassemble",
     "recipes",
     "run",

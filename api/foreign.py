@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..factory.errors import DataError, NNFactoryError, UsageError
-from .request import Report, silent
+from .request import Report, need_torch, silent
 
 if TYPE_CHECKING:
     from ..factory.datasets import Images
@@ -72,14 +73,66 @@ def import_network(
         DataError: The file cannot be read, or what was said does not fit it.
         UsageError: The name is taken.
     """
+    from ..factory.reuse.import_card import read_labels
     from ..factory.reuse.store import import_donor
 
-    names = labels if isinstance(labels, tuple) else _names_in(labels)
+    names = labels if isinstance(labels, tuple) else read_labels(labels)
     _, folder = import_donor(
         file, name=name, labels=names, mean=mean, std=std, colors=colors, license=license,
         input_size=input_size, overwrite=overwrite,
     )  # fmt: skip
     return _view(folder)
+
+
+def read_import_card(path: Path) -> dict[str, Any]:
+    """What a TOML card says about a network, by the names of :func:`import_network`'s options.
+
+    Raises:
+        DataError: The card cannot be read, or holds something else.
+    """
+    from ..factory.reuse.import_card import read_import_card as read
+
+    return read(path)
+
+
+def import_torch(
+    module: Any, *, name: str, labels: Path | tuple[str, ...],
+    mean: tuple[float, float, float], std: tuple[float, float, float], input_size: int,
+    state_dict: Mapping[str, Any] | None = None, colors: str = "RGB", license: str = "",
+    overwrite: bool = False,
+) -> DonorView:  # fmt: skip
+    """Import a torch module: exported to ONNX, compared with the module, then imported.
+
+    Args:
+        module: A ``torch.nn.Module`` of images (B, 3, S, S) that gives one tensor.
+        name: As in :func:`import_network`, as all that follow.
+        labels: As there.
+        mean: As there.
+        std: As there.
+        input_size: Side S of the image in pixels.
+        state_dict: Weights that are loaded into the module first.
+        colors: As there.
+        license: As there.
+        overwrite: As there.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        DataError: The weights do not fit, the module cannot be exported, or what was said does not
+            fit it.
+        VerificationError: The file computes something else than the module.
+        UsageError: The name is taken.
+    """
+    need_torch("A torch module")
+    from ..factory.reuse.training.torch_export import onnx_from_module
+
+    model = onnx_from_module(module, input_size=input_size, state_dict=state_dict)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{type(module).__name__}.onnx"
+        file.write_bytes(model)
+        return import_network(
+            file, name=name, labels=labels, mean=mean, std=std, colors=colors, license=license,
+            overwrite=overwrite,
+        )  # fmt: skip
 
 
 def imported() -> dict[str, DonorView | NNFactoryError]:
@@ -251,17 +304,6 @@ def similarities(places: Sequence[Places], seen: Sequence[Mapping[str, Array]]) 
     for place, mine in zip(places, seen, strict=True):
         rows += [mine[name] for name in place.tensors[1:]]
     return cka_matrix(rows)
-
-
-def _names_in(file: Path) -> tuple[str, ...]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}.") from error
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not names:
-        raise DataError(f"{file} holds no names: it needs one a line, in the order of the outputs.")
-    return names
 
 
 def _view(folder: Path) -> DonorView:

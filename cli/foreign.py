@@ -41,23 +41,27 @@ class Triple(click.ParamType[tuple[float, ...]]):
 
 @click.command("import", short_help="Take in a pretrained network from an ONNX file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="Under which it is known from now on.")
+@click.option("--name", help="Under which it is known from now on.")
 @click.option(
-    "--labels", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file with the name of every output, one a line, in order.",
 )  # fmt: skip
-@click.option("--mean", required=True, type=Triple(), help="Of pixels in [0, 1], per color.")
-@click.option("--std", required=True, type=Triple(), help="The same; pixels are divided by it.")
-@click.option("--colors", type=click.Choice(["RGB", "BGR"]), default="RGB", show_default=True)
-@click.option("--license", "license_", default="", help="Of the weights, as SPDX names it.")
-@click.option("--imgsz", type=click.IntRange(1), help="Input size, where the file leaves it open.")
+@click.option("--mean", type=Triple(), help="Of pixels in [0, 1], per color.")
+@click.option("--std", type=Triple(), help="The same; pixels are divided by it.")
+@click.option("--colors", type=click.Choice(["RGB", "BGR"]), help="Their order.  [default: RGB]")
+@click.option("--license", help="Of the weights, as SPDX names it.")
+@click.option(
+    "--imgsz", "input_size", type=click.IntRange(1), help="Input size, if the file leaves it open."
+)
+@click.option(
+    "--card", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A TOML file with the same, by these names; options count more.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an imported network of that name.")
 @options.json_option
 def import_network(
-    file: Path, name: str, labels: Path, mean: tuple[float, float, float],
-    std: tuple[float, float, float], colors: str, license_: str, imgsz: int | None,
-    overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
+    file: Path, card: Path | None, overwrite: bool, as_json: bool, **said: Any
+) -> None:
     """Take in a pretrained network from an ONNX file, with what it needs to be told.
 
     How its images were normalized and what its outputs mean stands in no ONNX file, and a guess
@@ -65,16 +69,20 @@ def import_network(
 
     \b
     nnfactory modules import r.onnx --name r --labels l.txt --mean 0.49,0.46,0.41 --std 0.2,0.2,0.2
-    nnfactory modules import n.onnx --name n --labels l.txt --mean 0,0,0 --std 1,1,1 --colors BGR
+    nnfactory modules import n.onnx --card n.toml --name other
     """
     from .. import api
 
-    view = api.import_network(
-        file, name=name, labels=labels, mean=mean, std=std, colors=colors, license=license_,
-        input_size=imgsz, overwrite=overwrite,
-    )  # fmt: skip
+    known = {} if card is None else api.read_import_card(card)
+    known |= {key: value for key, value in said.items() if value is not None}
+    missing = [f"--{key}" for key in ("name", "labels", "mean", "std") if key not in known]
+    if missing:
+        raise click.UsageError(
+            f"Missing {', '.join(missing)}: what no ONNX file says and nobody should guess."
+        )
+    view = api.import_network(file, overwrite=overwrite, **known)
     if as_json:
-        print_json(table_of(name, view))
+        print_json(table_of(view.name, view))
         return
     _print_view(view)
 

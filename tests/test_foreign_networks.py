@@ -127,3 +127,33 @@ def test_labels_are_asked_for(imported: Path, folder: Path):
             Path("resnet8.onnx"), name="other", labels=folder / "empty.txt", mean=(0, 0, 0),
             std=(1, 1, 1),
         )  # fmt: skip
+
+
+def test_a_card_says_what_options_would(imported: Path, run: Run, folder: Path):
+    (folder / "card.toml").write_text(
+        f"labels = {[f'class {i}' for i in range(10)]}\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n"
+        'license = "MIT"\n'
+    )
+    words = ["modules", "import", "resnet8.onnx", "--card", "card.toml"]
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert "Missing --name:" in refused.stderr
+    finished = run(*words, "--name", "again", "--license", "CC0", "--json")
+    assert finished.exit_code == 0, finished.stderr
+    table = json.loads(finished.stdout)
+    assert (table["name"], table["license"]) == ("again", "CC0")
+
+
+def test_a_torch_module_is_imported(imported: Path):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, 2, 1),
+        torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2),
+    )  # fmt: skip
+    view = api.import_torch(
+        module, name="mine", labels=("a", "b"), mean=(0, 0, 0), std=(1, 1, 1), input_size=32
+    )
+    assert view.input_size == 32
+    assert view.mparams == pytest.approx(sum(p.numel() for p in module.parameters()) / 1e6)
+    assert view.not_understood == {}
+    assert api.partition(("mine", "resnet8"), imported, blocks=2).networks == ("mine", "resnet8")
