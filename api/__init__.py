@@ -10,6 +10,7 @@ from .foreign import (
     import_torch,
     imported,
     partition,
+    publish_import,
     read_import_card,
     similarity,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "partition",
     "plan",
     "publish",
+    "publish_import",
     "read_import_card",
     "reassemble",
     "recipes",

@@ -135,6 +135,44 @@ def import_torch(
         )  # fmt: skip
 
 
+def publish_import(
+    name_or_path: str | Path, data: Path, *, out_dir: Path | None = None, overwrite: bool = False,
+    report: Report = silent,
+) -> Path:  # fmt: skip
+    """Measure an imported classifier and write it as a module library; the library's folder.
+
+    Its modules are channels inside of blocks. What they are worth is measured by zeroing them, on
+    labelled images of some of its classes; nothing is trained.
+
+    Args:
+        name_or_path: An imported network, by name or folder.
+        data: Labelled images: a folder per class, named as the network's labels are, or any
+            format that ``modules check`` reads. The part for testing, else a quarter, only
+            measures the whole network.
+        out_dir: The library's folder; by default one of the user's own, by the network's name.
+        overwrite: Replace a library that is there.
+        report: Called with (phase, done, total).
+
+    Raises:
+        UnknownNameError: There is no such network.
+        DataError: The images do not fit the network, or nothing can be left out of it.
+        UsageError: Something else is at the library's place.
+    """
+    from ..factory.library.store import user_libraries
+    from ..factory.library.writer import check_library_place
+    from ..factory.reuse.donor_library import donor_library
+    from ..factory.reuse.own_images import read_two_parts
+    from ..factory.reuse.store import open_donor
+
+    donor = open_donor(name_or_path)
+    folder = out_dir or user_libraries() / donor.name
+    check_library_place(folder, overwrite=overwrite)
+    report("images", 0, 1)
+    images = read_two_parts(data, [donor.input_size], (), most=IMAGES)
+    donor_library(donor, images, folder, overwrite=overwrite, report=report)
+    return folder
+
+
 def imported() -> dict[str, DonorView | NNFactoryError]:
     """All imported networks by name; of a damaged one the error."""
     from ..factory.reuse.store import donor_folders

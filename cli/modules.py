@@ -255,27 +255,38 @@ def _status_text(status: TrainingStatus) -> str:
 
 
 @modules.command("publish")
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", "data_dir", type=options.PATH, required=True, help="Data folder.")
+@click.argument("run_or_import", metavar="RUN|NAME")
+@click.option(
+    "--data", "data_dir", type=options.PATH, required=True,
+    help="Data folder of the run; or labelled images of an imported network's classes.",
+)  # fmt: skip
 @click.option("-o", "--out", "out_dir", type=options.PATH, help="Library folder [default: yours].")
 @click.option("--compute", default="", metavar="TEXT", help="What trained it, for library.toml.")
 @click.option("--overwrite", is_flag=True, help="Replace a library that is there.")
 @skip_broken_option
 def publish_modules(
-    run_dir: Path, data_dir: Path, out_dir: Path | None, compute: str, overwrite: bool,
+    run_or_import: str, data_dir: Path, out_dir: Path | None, compute: str, overwrite: bool,
     skip_broken: bool,
 ) -> None:  # fmt: skip
-    """Measure a trained supernet and write it as a module library.
+    """Measure a trained supernet, or an imported network, and write it as a module library.
 
     \b
-    nnfactory modules publish runs/tiny200 --data data/
     nnfactory modules publish runs/fod31 --data data/ --out fod31 --compute "2 CPU cores"
+    nnfactory modules publish r18 --data photos
     """
     from .. import api
 
+    is_run = Path(run_or_import).is_dir() and run_or_import not in api.imported()
+    if not is_run and (compute or skip_broken):
+        raise click.UsageError("--compute and --skip-broken are for training runs.")
     with progress() as report:
-        folder = api.publish(
-            run_dir, data_dir=data_dir, out_dir=out_dir, compute=compute, overwrite=overwrite,
-            skip_broken=skip_broken, report=report,
-        )  # fmt: skip
+        if is_run:
+            folder = api.publish(
+                Path(run_or_import), data_dir=data_dir, out_dir=out_dir, compute=compute,
+                overwrite=overwrite, skip_broken=skip_broken, report=report,
+            )  # fmt: skip
+        else:
+            folder = api.publish_import(
+                run_or_import, data_dir, out_dir=out_dir, overwrite=overwrite, report=report
+            )
     click.echo(str(folder))

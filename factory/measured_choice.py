@@ -18,6 +18,7 @@ from .datasets import Images
 from .datasets.labelled import Labelled
 from .errors import DataError, UnknownNameError
 from .graph.network import Array
+from .graph.normalization import norm_nodes
 from .library.library import ModuleLibrary
 from .linker import Linked, link
 from .schema import Accuracy, MeasuredChoice, Plan, Task
@@ -165,7 +166,8 @@ def best_candidate(
     for number, (plan, library) in enumerate(plans):
         chosen = images.choosing[plan.input_size]
         some = tensor_from_pixels(chosen.pixels[: STATISTICS[plan.task.kind]])
-        kinds = (plan.normalization,) if plan.task.examples else (plan.normalization, "reestimated")
+        has_choice = not plan.task.examples and bool(norm_nodes(library.network))
+        kinds = (plan.normalization, "reestimated") if has_choice else (plan.normalization,)
         for normalization in kinds:  # a layer fitted to examples goes with its own statistics
             digest = _digest(some) if normalization == "reestimated" else ""
             tried = replace(plan, normalization=normalization, statistics_of=digest)

@@ -157,3 +157,38 @@ def test_a_torch_module_is_imported(imported: Path):
     assert view.mparams == pytest.approx(sum(p.numel() for p in module.parameters()) / 1e6)
     assert view.not_understood == {}
     assert api.partition(("mine", "resnet8"), imported, blocks=2).networks == ("mine", "resnet8")
+
+
+def test_an_imported_network_is_a_library_like_any_other(
+    imported: Path, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from nnfactory.factory.library import store
+    from nnfactory.factory.reuse import donor_library
+
+    monkeypatch.setattr(store, "user_libraries", lambda: folder / "libraries")
+    monkeypatch.setattr(donor_library, "PAIRS", 40)
+    photos = folder / "more"
+    rng = np.random.default_rng(0)
+    for label in ("class 1", "class 4", "class 7"):
+        (photos / label).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(photos / label / f"{number}.png")
+    refused = run("modules", "publish", "resnet8", "--data", str(imported))
+    assert refused.exit_code == 9
+    assert "has no class 'a'" in refused.stderr
+    published = run("modules", "publish", "resnet8", "--data", str(photos))
+    assert published.exit_code == 0, published.stderr
+    words = ["--task", "cls", "--library", "resnet8", "--device", "jetson"]
+    shown = run("plan", *words, "--json")
+    assert shown.exit_code == 0, shown.stderr
+    points = json.loads(shown.stdout)["points"]
+    assert points[0]["mparams"] < 0.5 * points[-1]["mparams"]
+    built = run("build", *words, "--sparsity", "0.5", "--out", "made", "--json")
+    assert built.exit_code == 0, built.stderr
+    assert json.loads(built.stdout)["plan"]["sparsity"] >= 0.5
+    assert api.verify(Path("made"))
+    assert run("modules", "show", "resnet8", "--device", "jetson").exit_code == 0
+    unknown = run("modules", "publish", "resnet9", "--data", str(photos))
+    assert unknown.exit_code == 2
+    assert "Did you mean 'resnet8'" in unknown.stderr

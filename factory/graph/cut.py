@@ -14,7 +14,7 @@ from onnx import NodeProto, helper
 
 from ..errors import DataError
 from ..schema import Slot
-from .network import Array, Network, renamed_inputs, without_dead_nodes
+from .network import Array, Network, attribute, renamed_inputs, without_dead_nodes
 
 Active = Mapping[str, Sequence[int]]  # slot name -> indices of the active modules
 
@@ -38,7 +38,8 @@ def cut(network: Network, slots: Sequence[Slot], active: Active) -> Network:
     for slot in slots:
         groups = active.get(slot.name, range(slot.groups))
         if not len(groups):
-            bypass[slot.output] = slot.stream
+            if slot.output:
+                bypass[slot.output] = slot.stream
             continue
         if len(groups) == slot.groups and list(groups) == list(range(slot.groups)):
             continue
@@ -53,8 +54,21 @@ def cut(network: Network, slots: Sequence[Slot], active: Active) -> Network:
     weights = dict(network.weights)
     for (tensor, axis), ranges in kept.items():
         weights[tensor] = _take(tensor, weights.get(tensor), axis, ranges)
-    nodes = tuple(_bypassed(node, bypass) for node in network.nodes)
+    nodes = tuple(_regrouped(_bypassed(node, bypass), network, weights) for node in network.nodes)
     return without_dead_nodes(replace(network, nodes=nodes, weights=weights, outputs=outputs))
+
+
+def _regrouped(node: NodeProto, network: Network, weights: Mapping[str, Array]) -> NodeProto:
+    """A depthwise convolution with as many groups as it has channels left."""
+    if node.op_type != "Conv" or attribute(node, "group", 1) == 1:
+        return node
+    kernel = weights[node.input[1]]
+    if len(kernel) == len(network.weights[node.input[1]]) or kernel.shape[1] != 1:
+        return node
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    next(item for item in copy.attribute if item.name == "group").i = len(kernel)
+    return copy
 
 
 def _take(name: str, array: Array | None, axis: int, ranges: list[tuple[int, int]]) -> Array:

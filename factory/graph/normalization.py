@@ -43,7 +43,7 @@ def estimate_moments(network: Network, images: Array) -> dict[str, Moments]:
     the batch; every layer sees inputs normalized by the batch, as in the re-estimated network.
 
     Args:
-        network: Any network with BatchNormalization nodes.
+        network: Any network; of one without such nodes there is nothing to estimate.
         images: (B, 3, H, W) in [0, 1].
     """
     nodes: list[NodeProto] = []
@@ -64,6 +64,8 @@ def estimate_moments(network: Network, images: Array) -> dict[str, Moments]:
                 training_mode=1,
             )
         )  # fmt: skip
+    if not names:
+        return {}
     (name,) = network.inputs
     batched = replace(network, nodes=tuple(nodes), outputs=outputs, inputs={name: images.shape})
     values = run_network(without_dead_nodes(batched), {name: images})
