@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+import reassembly_tables
 from results_file import read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -357,6 +358,7 @@ _PAGES: dict[str, Sequence[Callable[[], str]]] = {
         _coverage, _few_shot, _jetson, _raspberry_pi,
     ),
     "docs/ways-of-choosing.md": (_ways_of_choosing,),
+    "docs/reassembly.md": reassembly_tables.TABLES,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ..errors import DataError, UnknownNameError
 
 HELD_OUT = 0.25  # of images that nobody divided
 LEAST_EACH = 4  # images of every class to fit to
-MOST = 4000  # images that are read of a part
+MOST = 3000  # images that are read of a part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

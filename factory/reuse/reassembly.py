@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -123,8 +123,8 @@ def _continued(
     block = pool.blocks[stage][donor]
     if last is None:
         first = pool.places[donor].donor
-        tensors = [first.tensor(image) for image in images[first.input_size].pixels]
-        return _Begun(parts=(block,), made=_run(block, tensors), r2=())
+        pixels = images[first.input_size].pixels
+        return _Begun(parts=(block,), made=_run(block, pixels, first.tensor), r2=())
     if blocks[-2] == donor:
         return _Begun(parts=(*last.parts, block), made=_run(block, last.made), r2=(*last.r2, None))
     rows = np.concatenate(
@@ -164,12 +164,15 @@ def with_head_of(made: Reassembled, donor: Donor, images: Images) -> Reassembled
     return replace(made, parts=(*body, last), head=head)
 
 
-def _run(network: Network, tensors: Sequence[Array]) -> tuple[Array, ...]:
-    """The output for every input, computed on all cores."""
+def _run(
+    network: Network, images: Iterable[Array], prepared: Callable[[Array], Array] = lambda x: x,
+    kept: Callable[[Array], Array] = lambda x: x,
+) -> tuple[Array, ...]:  # fmt: skip
+    """What is kept of the output for every image, computed on all cores; nothing else is held."""
     run = open_model(model_from_network(network))
     ((entry,), (out,)) = network.inputs, network.outputs
     with ThreadPoolExecutor(os.cpu_count()) as workers:  # ONNX Runtime needs no lock of Python's
-        return tuple(workers.map(lambda tensor: run({entry: tensor})[out], tensors))
+        return tuple(workers.map(lambda image: kept(run({entry: prepared(image)})[out]), images))
 
 
 def _finished(way: Way, body: _Begun, labels: Array) -> Reassembled:
@@ -191,5 +194,4 @@ def answers(network: Network, donor: Donor, pixels: Sequence[Array]) -> Array:
         donor: As whose images it wants them.
         pixels: Images (H, W, 3), uint8 RGB.
     """
-    made = _run(network, [donor.tensor(image) for image in pixels])
-    return np.stack([_means(row[0]) for row in made])
+    return np.stack(_run(network, pixels, donor.tensor, lambda made: _means(made[0])))

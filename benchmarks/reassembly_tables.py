@@ -1,0 +1,112 @@
+"""The tables of docs/reassembly.md, from the result files; ``figures.py`` writes them."""
+
+from __future__ import annotations
+
+from results_file import read_rows
+
+
+def _partitions() -> str:
+    """Ways of dividing networks into blocks."""
+    lines = [
+        "## Dividing the networks",
+        "",
+        "Sum of the similarities of all blocks to their anchors, and the time of one thread "
+        "(`reassembly_partition.csv`). Slack 0.2 is the paper's cap on the size of blocks:",
+        "",
+        "| pool, blocks, slack | integer program (proven) | turns, 20 starts | swaps, 200 starts |",
+        "|---|---|---|---|",
+    ]
+    rows = read_rows("reassembly_partition")
+    for key in dict.fromkeys((row["pool"], row["blocks"], row["slack"]) for row in rows):
+        mine = {r["way"]: r for r in rows if (r["pool"], r["blocks"], r["slack"]) == key}
+        cells = [
+            f"{float(mine[way]['objective']):.3f} in {float(mine[way]['seconds']):.2f} s"
+            for way in ("joint", "turns", "swaps")
+        ]
+        lines.append(f"| {', '.join(key)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _rankings() -> str:
+    """What ranks networks before training as their accuracy after it does."""
+    names = {"left_out": "left-out accuracy", "value": "value of the search", "naswot": "NASWOT"}
+    rows = read_rows("reassembly_ranking")
+    lines = [
+        "## Ranking without training",
+        "",
+        "Kendall's tau with the accuracy after two passes of training, random mixed networks, 95 % "
+        "intervals (`reassembly_ranking.csv`):",
+        "",
+        f"| pool | {' | '.join(names.values())} |",
+        "|---|---|---|---|",
+    ]
+    for pool in dict.fromkeys(row["pool"] for row in rows):
+        mine = {row["score"]: row for row in rows if row["pool"] == pool}
+        cells = [f"{mine[n]['tau']} [{mine[n]['low']}, {mine[n]['high']}]" for n in names]
+        count = mine["naswot"]["networks"]
+        lines.append(f"| {pool}, {count} networks | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _frozen() -> str:
+    """Reassembled networks without training, by limit of parameters."""
+    rows = read_rows("reassembly_frozen")
+    lines = [
+        "## Without training, at equal parameters",
+        "",
+        "Accuracy on test images; points by which ours is ahead, paired, with 95 % intervals "
+        "(`reassembly_frozen.csv`). *Donor* is the best single network that fits, with the same "
+        "kind of classifier; the *paper's way* has our stitches:",
+        "",
+        "| pool, limit | ours | ahead of the paper's way | ahead of the donor |",
+        "|---|---|---|---|",
+    ]
+    for key in dict.fromkeys((row["pool"], row["limit_mparams"]) for row in rows):
+        mine = {r["way"]: r for r in rows if (r["pool"], r["limit_mparams"]) == key}
+        ours = f"{float(mine['ours']['value']):.3f} ({mine['ours']['network'].replace('+', ' > ')})"
+        lines.append(
+            f"| {key[0]}, {float(key[1]):.2f} M | {ours} | {_ahead(mine.get('paper'))} "
+            f"| {_ahead(mine.get('donor'))} |"
+        )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _ahead(row: dict[str, str] | None) -> str:
+    if row is None:
+        return "none fits"
+    value, low, high = (100 * float(row[key]) for key in ("ours_ahead", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _mixed_against_donors() -> str:
+    """After training: the best mixed network against the best donor of no more parameters."""
+    rows = read_rows("reassembly_candidates")
+    lines = [
+        "## After training",
+        "",
+        "Of the networks that were trained for the ranking, the best mixed one against the best "
+        "single donor of no more parameters, both trained alike (`reassembly_candidates.csv`):",
+        "",
+        "| pool, donor | accuracy | best mixed network of no more parameters | accuracy |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["mixed"] != "0":
+            continue
+        fitting = [
+            r for r in rows
+            if r["pool"] == row["pool"] and r["mixed"] == "1"
+            and float(r["mparams"]) <= float(row["mparams"])
+        ]  # fmt: skip
+        best = max(fitting, key=lambda r: float(r["trained"]), default=None)
+        name = row["donors"].split("+")[0]
+        mixed = "none was drawn | " if best is None else _mixed(best)
+        lines.append(f"| {row['pool']}, {name} | {float(row['trained']):.3f} | {mixed} |")
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _mixed(row: dict[str, str]) -> str:
+    return f"{row['donors'].replace('+', ' > ')} | {float(row['trained']):.3f}"
+
+
+TABLES = (_partitions, _frozen, _rankings, _mixed_against_donors)
