@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from .pipeline import artifact_place
 from .request import Report, Stopwatch, need_torch, silent
 
 if TYPE_CHECKING:
+    from ..factory.graph.network import Network
     from ..factory.reuse.reassembly import Reassembled
     from ..factory.reuse.search import Way
     from ..factory.schema import DeviceProfile, Estimate, Measurement
@@ -131,7 +132,7 @@ def reassemble(
         report=report,
     )  # fmt: skip
     proven, ranked = _prove_one(
-        opened, profile, budget, most_donors, (out_dir, overwrite), watch, report
+        opened, profile, budget, most_donors, epochs, (out_dir, overwrite), watch, report
     )
     if epochs:
         with watch.phase("finish"):
@@ -145,7 +146,7 @@ def reassemble(
         result=BuildResult(
             plan=proven.plan, estimate=proven.estimate, certificate=proven.certificate,
             artifact=artifact, parity=proven.parity, measurement=proven.measurement,
-            device=profile.name, seconds=watch.seconds, accuracy=(proven.accuracy,),
+            device=profile.name, seconds=watch.seconds, accuracy=proven.accuracy,
             chosen=proven.chosen,
         ),
         blocks=_blocks(opened, proven.made),
@@ -167,9 +168,20 @@ def _check_budget(budget: Budget) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Tried:
+    """A network that was built to see whether it keeps the budget."""
+
+    ranked: list[Reassembled]
+    proven: Proven
+    network: Network
+    excess_mib: float
+    slow_ms: float | None
+
+
 def _prove_one(
     opened: OpenedPool, profile: DeviceProfile, budget: Budget, most_donors: int | None,
-    place: tuple[Path | None, bool], watch: Stopwatch, report: Report,
+    epochs: int, place: tuple[Path | None, bool], watch: Stopwatch, report: Report,
 ) -> tuple[Proven, list[Reassembled]]:  # fmt: skip
     """Search and build, until the whole network keeps the budget; all that was built, best first.
 
@@ -179,13 +191,11 @@ def _prove_one(
     Raises:
         BudgetError: No network keeps the budget, or none did when it was measured.
     """
-    from ..exporters.bundle import check_place
-    from ..factory.reuse.choice import certificate_of, infeasible, limits_of, ways_within
+    from ..factory.reuse.choice import infeasible, limits_of, ways_within
     from ..factory.reuse.proof import prove
-    from ..factory.reuse.reassembly import answering, with_head_of
-    from .reassembly_artifact import Proven, accuracy_of, estimate_of, model_of, plan_of
+    from .reassembly_artifact import accuracy_of
 
-    stages, out_dir = opened.pool.stages, place[0]
+    stages = opened.pool.stages
     slower, spare_mib, failure = 1.0, 0.0, None
     for _ in range(ROUNDS):
         limits = limits_of(budget)
@@ -197,41 +207,61 @@ def _prove_one(
             ways = ways_within(stages, limits, most_donors=most_donors)
             if not ways:
                 raise failure or infeasible(stages, limits, most_donors=most_donors)
-        with watch.phase("build"):
-            ranked = _ranked(opened, ways, report)
-        donor = opened.donor(ranked[0].way.blocks)
-        made = with_head_of(ranked[0], donor, opened.images.training[donor.input_size])
-        plan = plan_of(opened, made)
-        check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=place[1])
-        network = answering(made.network, donor)
-        model = model_of(opened, plan, network)
-        estimate = estimate_of(network, model, profile)
-        measurement = None
-        if profile.name == "host":
-            with watch.phase("measure"):
-                report("measuring", 0, 1)
-                measurement = measure_model(model, profile, budget)
-        excess, slow_ms = excess_mib(measurement, budget), _slow_ms(estimate, measurement, budget)
-        if not excess and slow_ms is None:
+        tried = _tried(
+            opened, ways, limits, profile, budget, most_donors, epochs, place, watch, report
+        )
+        proven = tried.proven
+        if not tried.excess_mib and tried.slow_ms is None:
             with watch.phase("prove"):
-                parity = prove(opened.pool, made, network)
-                accuracy = accuracy_of(opened, plan, network)
-            proven = Proven(
-                made=made, plan=plan, model=model, estimate=estimate, parity=parity,
-                certificate=certificate_of(stages, limits, made.way, most_donors=most_donors),
-                chosen=MeasuredChoice(
-                    candidates=len(ranked), images=len(opened.labels),
-                    accuracy=ranked[0].head.left_out,
-                ),
-                measurement=measurement, accuracy=accuracy,
-            )  # fmt: skip
-            return proven, ranked
-        failure = _failure(estimate, measurement, budget)
-        spare_mib += excess
-        if slow_ms is not None:
-            slower = max(slower * 1.002, slow_ms / made.way.costs["latency_ms"])
+                parity = prove(opened.pool, proven.made, tried.network)
+                accuracy = (accuracy_of(opened, proven.plan, tried.network),)
+            return replace(proven, parity=parity, accuracy=accuracy), tried.ranked
+        failure = _failure(proven.estimate, proven.measurement, budget)
+        spare_mib += tried.excess_mib
+        if tried.slow_ms is not None:
+            slower = max(slower * 1.002, tried.slow_ms / proven.made.way.costs["latency_ms"])
     assert failure is not None
     raise failure
+
+
+def _tried(
+    opened: OpenedPool, ways: Sequence[Way], limits: Mapping[str, float], profile: DeviceProfile,
+    budget: Budget, most_donors: int | None, epochs: int, place: tuple[Path | None, bool],
+    watch: Stopwatch, report: Report,
+) -> _Tried:  # fmt: skip
+    """The best of some ways as a network; measured, where the device is at hand."""
+    from ..exporters.bundle import check_place
+    from ..factory.reuse.choice import certificate_of
+    from ..factory.reuse.reassembly import answering, with_head_of
+    from .reassembly_artifact import Proven, estimate_of, model_of, plan_of
+
+    with watch.phase("build"):
+        ranked = _ranked(opened, ways, report)
+        donor = opened.donor(ranked[0].way.blocks)
+        made = with_head_of(ranked[0], donor, opened.images.training[donor.input_size])
+    plan = plan_of(opened, made, epochs)
+    check_place(artifact_place(place[0], plan, profile), plan.id, overwrite=place[1])
+    network = answering(made.network, donor)
+    model = model_of(opened, plan, network)
+    estimate, measurement = estimate_of(network, model, profile), None
+    if profile.name == "host":
+        with watch.phase("measure"):
+            report("measuring", 0, 1)
+            measurement = measure_model(model, profile, budget)
+    proven = Proven(
+        made=made, plan=plan, model=model, estimate=estimate, measurement=measurement,
+        certificate=certificate_of(
+            opened.pool.stages, limits, made.way, most_donors=most_donors
+        ),
+        chosen=MeasuredChoice(
+            candidates=len(ranked), images=len(opened.labels), accuracy=ranked[0].head.left_out
+        ),
+    )  # fmt: skip
+    return _Tried(
+        ranked=ranked, proven=proven, network=network,
+        excess_mib=excess_mib(measurement, budget),
+        slow_ms=_slow_ms(estimate, measurement, budget),
+    )  # fmt: skip
 
 
 def _trained(
@@ -268,7 +298,7 @@ def _trained(
     return replace(
         proven, model=model, measurement=measurement, finish=view,
         parity=(*proven.parity, prove_trained(done.network, donor)),
-        accuracy=accuracy_of(opened, proven.plan, network),
+        accuracy=(accuracy_of(opened, proven.plan, network),),
     )  # fmt: skip
 
 
@@ -310,13 +340,10 @@ def _blocks(opened: OpenedPool, made: Reassembled) -> tuple[BlockView, ...]:
         )
         views.append(
             BlockView(
-                donor=opened.names[donor],
-                start=start,
-                stop=stop,
-                stitch_r2=r2,
+                donor=opened.names[donor], start=start, stop=stop, stitch_r2=r2,
                 mparams=float(opened.pool.stages.costs["mparams"][stage, donor]),
             )
-        )
+        )  # fmt: skip
     return tuple(views)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -43,8 +44,8 @@ class Proven:
         estimate: Its cost.
         certificate: Why these blocks.
         chosen: How images chose it.
-        parity: Proofs.
         measurement: On this machine, or None.
+        parity: Proofs.
         accuracy: On images that nothing was fitted to.
         finish: What training did, or None.
     """
@@ -55,9 +56,9 @@ class Proven:
     estimate: Estimate
     certificate: Certificate
     chosen: MeasuredChoice
-    parity: tuple[Parity, ...]
     measurement: Measurement | None
-    accuracy: Accuracy
+    parity: tuple[Parity, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
     finish: FinishView | None = None
 
 
@@ -88,9 +89,10 @@ class FinishView:
         return f"trained for {passes}: {share}{kept}"
 
 
-def plan_of(opened: OpenedPool, made: Reassembled) -> Plan:
-    """The decisions about a network: a slot per block, a module per donor."""
+def plan_of(opened: OpenedPool, made: Reassembled, epochs: int) -> Plan:
+    """The decisions about a network: a slot per block, a module per donor, what it is fitted to."""
     blocks = made.way.blocks
+    fitted = f"{opened.images.digest} {len(opened.labels)} {epochs}"
     costs = opened.pool.stages.costs["mparams"]
     used = sum(float(costs[stage, donor]) for stage, donor in enumerate(blocks))
     return Plan(
@@ -100,7 +102,7 @@ def plan_of(opened: OpenedPool, made: Reassembled) -> Plan:
         active={f"block{stage + 1}": (donor,) for stage, donor in enumerate(blocks)},
         input_size=opened.donor(blocks).input_size,
         normalization="sliced",
-        statistics_of=opened.images.digest,
+        statistics_of=hashlib.sha256(fitted.encode()).hexdigest()[:16],
         sparsity=1 - used / float(costs.sum()),
     )
 
@@ -177,7 +179,7 @@ def write_reassembly(
         device=profile.name,
         budget=budget,
         card=_card(opened, plan),
-        accuracy=(proven.accuracy,),
+        accuracy=proven.accuracy,
         chosen=proven.chosen,
         measurements=(proven.measurement,) if proven.measurement else (),
         command=command,

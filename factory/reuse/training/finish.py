@@ -25,7 +25,7 @@ from ...linker import TOLERANCE, proof_inputs
 from ...schema import Parity
 from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
 from ..donor import Donor
-from ..reassembly import Reassembled, answers
+from ..reassembly import Reassembled, answers, with_head_of
 from .torch_graph import TorchGraph
 
 BATCH = 64
@@ -123,7 +123,7 @@ def finished(
         seed: Of order and views.
         report: Called with ("finishing", steps done, steps in all).
     """
-    mine = images[donor.input_size]
+    mine, original = images[donor.input_size], made.network
     held = np.arange(len(mine)) % LEFT_OUT == LEFT_OUT - 1
     learning, judging = mine.subset(np.flatnonzero(~held)), mine.subset(np.flatnonzero(held))
 
@@ -135,6 +135,7 @@ def finished(
         found = answers(network, donor, list(judging.pixels))
         return float((found.argmax(1) == judging.labels).mean())
 
+    made = with_head_of(made, donor, learning)  # not fitted to what judges it
     student, factor = probabilities(made, donor)
     learned = lessons(learning, student, [probabilities(*one)[0] for one in whole])
     network = finish(
@@ -143,7 +144,7 @@ def finished(
     )  # fmt: skip
     before, after = accuracy(made.network), accuracy(network)
     return Finished(
-        network=network if after > before else made.network, before=before, after=after,
+        network=network if after > before else original, before=before, after=after,
         left_out=len(judging), trained_on=len(learning),
     )  # fmt: skip
 
