@@ -57,6 +57,7 @@ class LibraryView:
         empty_share: Latency of the smallest over that of the full plan, in [0, 1].
         is_measured: Whether the latencies come from a measured table.
         device: Device of the latencies.
+        superclasses: Names that stand for several classes, with how many.
     """
 
     card: dict[str, Any]
@@ -66,6 +67,7 @@ class LibraryView:
     empty_share: float
     is_measured: bool
     device: str
+    superclasses: dict[str, int]
 
 
 def module_library(name: str, *, device: str = "host", report: Report = silent) -> LibraryView:
@@ -93,6 +95,7 @@ def module_library(name: str, *, device: str = "host", report: Report = silent) 
         ),
         empty=empty, full=full, empty_share=empty.latency_ms.value / full.latency_ms.value,
         is_measured=table.is_measured, device=profile.name,
+        superclasses={name: len(members) for name, members in source.superclasses.items()},
     )  # fmt: skip
 
 

@@ -60,7 +60,8 @@ def build(
         task: "cls" or "det".
         device: Name or alias of a device profile, or the path of one.
         budget: Limits; none by default.
-        classes: Names, first WordNet synonyms or WordNet ids; all classes by default.
+        classes: Names, first WordNet synonyms or WordNet ids, or superclasses such as "bird" for
+            all classes of a kind; all classes by default.
         library: Name or folder of a module library; by default the first one for the task.
         input_size: Side of the input in pixels; by default the best of the library's sizes.
         examples: One folder per class of images of classes that the library does not know.

@@ -144,6 +144,9 @@ def _print_library(view: LibraryView) -> None:
     out.print(f"  the smallest network costs {view.empty_share:.1%} of the full latency ({kind})")
     names = [name.split(",")[0] for name in card["classes"]]
     out.print("  classes: " + ", ".join(names), markup=False)
+    if view.superclasses:
+        kinds = (f"{name} ({count})" for name, count in view.superclasses.items())
+        out.print("  superclasses: " + ", ".join(kinds), markup=False)
 
 
 modules.add_command(own_data.check_data)

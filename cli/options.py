@@ -146,7 +146,8 @@ def class_options(command: Command) -> Command:
 
     @click.option(
         "--classes", metavar="A,B,..",
-        help="Classes by name, first WordNet synonym or WordNet id; all by default.",
+        help="Classes by name, first WordNet synonym or WordNet id, or a superclass such as bird; "
+        "all by default.",
     )  # fmt: skip
     @click.option(
         "--class", "more_classes", multiple=True, metavar="NAME",

@@ -13,6 +13,7 @@ from ..errors import UnknownNameError, UsageError
 from ..graph.network import Array, Network
 from ..modulation import Modulation, plan_features
 from ..schema import Slot, Task
+from .superclasses import superclasses
 
 CLASSES = "classes"  # name of the slot that holds the classes
 NORMALIZATIONS = ("sliced", "stored", "reestimated")
@@ -171,24 +172,44 @@ class ModuleLibrary:
     def task(self, classes: tuple[str, ...] = ()) -> Task:
         """The task with these classes in the library's order; none means all of them.
 
+        Args:
+            classes: As :meth:`class_index` takes them, or superclasses such as "bird", which
+                stand for all of their kind.
+
         Raises:
             UnknownNameError: No class answers to a name.
             UsageError: A class is named twice.
         """
         if not classes:
             return Task(kind=self.kind, classes=self.classes)
-        index = [self.class_index(name) for name in classes]
+        index = [position for name in classes for position in self._positions(name)]
         twice = sorted({self.classes[i] for i in index if index.count(i) > 1})
         if twice:
             raise UsageError(f"Class {twice[0]!r} is named more than once.")
         return Task(kind=self.kind, classes=tuple(self.classes[i] for i in sorted(index)))
+
+    @property
+    def superclasses(self) -> dict[str, tuple[int, ...]]:
+        """Names that stand for several classes, with the positions of these."""
+        return superclasses(self.wordnet)
+
+    def _positions(self, name: str) -> tuple[int, ...]:
+        """The class of a name; where there is none, the classes of a superclass."""
+        try:
+            return (self.class_index(name),)
+        except UnknownNameError:
+            found = self.superclasses.get(name.strip().casefold())
+            if found is None:
+                raise
+            return found
 
     def class_indices(self, task: Task) -> tuple[int, ...]:
         """Positions of a task's classes, rising."""
         return tuple(self.class_index(name) for name in task.classes)
 
     def _spellings(self) -> list[str]:
-        return [name.split(",")[0].strip() for name in self.classes] + list(self.wordnet)
+        names = [name.split(",")[0].strip() for name in self.classes]
+        return [*names, *self.wordnet, *self.superclasses]
 
 
 @lru_cache(maxsize=32)
