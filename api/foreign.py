@@ -158,13 +158,18 @@ def publish_import(
         DataError: The images do not fit the network, or nothing can be left out of it.
         UsageError: Something else is at the library's place.
     """
-    from ..factory.library.store import user_libraries
+    from ..factory.library.store import SHIPPED, user_libraries
     from ..factory.library.writer import check_library_place
     from ..factory.reuse.donor_library import donor_library
     from ..factory.reuse.own_images import read_two_parts
     from ..factory.reuse.store import open_donor
 
     donor = open_donor(name_or_path)
+    if out_dir is None and (SHIPPED / donor.name).is_dir():
+        raise UsageError(
+            f"A shipped library is called '{donor.name}' and would be hidden.",
+            hints=["--out DIR puts it elsewhere; build --library DIR opens it there"],
+        )
     folder = out_dir or user_libraries() / donor.name
     check_library_place(folder, overwrite=overwrite)
     report("images", 0, 1)
@@ -240,10 +245,15 @@ def similarity(
     Raises:
         NNFactoryError: A network is not known, or the images cannot be read.
     """
+    from ..factory.reuse.features import one_of_each
     from ..factory.reuse.similarity import cka_matrix
 
     places, seen, some = _seen(pool, data, images, report)
-    rows = [mine[name] for place, mine in zip(places, seen, strict=True) for name in place.tensors]
+    rows = [
+        one_of_each(mine[name])
+        for place, mine in zip(places, seen, strict=True)
+        for name in place.tensors
+    ]
     return Likeness(
         networks=tuple(place.donor.name for place in places),
         places=tuple(place.tensors for place in places),
@@ -336,11 +346,12 @@ def features(
 
 def similarities(places: Sequence[Places], seen: Sequence[Mapping[str, Array]]) -> Array:
     """Linear CKA of every two places, as a partition counts them: one image, then all places."""
+    from ..factory.reuse.features import one_of_each
     from ..factory.reuse.similarity import cka_matrix
 
-    rows = [seen[0][places[0].tensors[0]]]
+    rows = [one_of_each(seen[0][places[0].tensors[0]])]
     for place, mine in zip(places, seen, strict=True):
-        rows += [mine[name] for name in place.tensors[1:]]
+        rows += [one_of_each(mine[name]) for name in place.tensors[1:]]
     return cka_matrix(rows)
 
 

@@ -99,6 +99,9 @@ def open_pool(
     with watch.phase("open"):
         every = {folder: read_card(folder) for folder in map(donor_folder, pool)}
         cards = _licensed(every, licenses)
+        names = [card["name"] for card in cards.values()]
+        if len(set(names)) < len(names):
+            raise UsageError("Two networks of the pool have one name: import one under another.")
         places = [places_of(open_donor(folder)) for folder in cards]
     with watch.phase("data"):
         report("images", 0, 1)

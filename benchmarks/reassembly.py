@@ -43,7 +43,7 @@ from results_file import data_option, need_data, write_rows
 from nnfactory.factory.datasets import Images, read_pack
 from nnfactory.factory.graph.network import Array
 from nnfactory.factory.reuse.donor import Donor
-from nnfactory.factory.reuse.features import representations, tapped
+from nnfactory.factory.reuse.features import one_of_each, representations, tapped
 from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.partition import (
     SLACK,
@@ -262,9 +262,9 @@ def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, test
         places.append(places_of(donor))
         rows.append(representations(donor, places[-1].tensors, list(train.pixels)))
         click.echo(f"{name}: {len(places[-1].tensors) - 2} places inside")
-    every = [rows[0][places[0].tensors[0]]]
+    every = [one_of_each(rows[0][places[0].tensors[0]])]
     for place, mine in zip(places, rows, strict=True):
-        every += [mine[tensor] for tensor in place.tensors[1:]]
+        every += [one_of_each(mine[tensor]) for tensor in place.tensors[1:]]
     test = some_images(data_dir / folder / last, tested)
     return Seen(places, rows, cka_matrix(every), train, test)
 

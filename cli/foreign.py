@@ -92,8 +92,9 @@ _data = click.option(
     help="Labelled images, in any format that 'modules check' reads.",
 )  # fmt: skip
 _images = click.option(
-    "--images", type=click.IntRange(8), default=256, show_default=True, help="Looked at, at most."
-)
+    "--images", type=click.IntRange(8, 512), default=256, show_default=True,
+    help="Looked at, at most.",
+)  # fmt: skip
 
 
 @click.command(short_help="How alike imported networks are, as a heat map.")
@@ -114,7 +115,7 @@ def similarity(pool: str, data: Path, images: int, plot: Path | None, as_json: b
     if plot is not None:
         api.check_picture(plot)
     with progress() as report:
-        likeness = api.similarity(pool.split(","), data, images=images, report=report)
+        likeness = api.similarity(options.names_in(pool), data, images=images, report=report)
     if plot is not None:
         api.draw_similarity(likeness, plot)
     if as_json:
@@ -166,7 +167,8 @@ def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) ->
     from .. import api
 
     with progress() as report:
-        view = api.partition(pool.split(","), data, images=images, blocks=blocks, report=report)
+        names = options.names_in(pool)
+        view = api.partition(names, data, images=images, blocks=blocks, report=report)
     if as_json:
         print_json({key: getattr(view, key) for key in view.__dataclass_fields__})
         return

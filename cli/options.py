@@ -167,6 +167,11 @@ def class_options(command: Command) -> Command:
     return cast(Command, with_classes)
 
 
+def names_in(listed: str) -> list[str]:
+    """Names with commas between them, without the spaces around them."""
+    return [name.strip() for name in listed.split(",")]
+
+
 def classes_of(listed: str | None, more: tuple[str, ...], file: Path | None) -> Classes:
     """What all three options name together.
 
@@ -174,7 +179,7 @@ def classes_of(listed: str | None, more: tuple[str, ...], file: Path | None) -> 
         click.BadParameter: An empty name, or a file that names none.
     """
     words = [] if listed is None else ["--classes", listed]
-    names = [] if listed is None else [name.strip() for name in listed.split(",")]
+    names = [] if listed is None else names_in(listed)
     for name in more:
         words += ["--class", name]
         names.append(name.strip())

@@ -28,7 +28,7 @@ SHOWN = 5  # candidates
     "--data", required=True, type=options.PATH, metavar="DIR",
     help="Labelled images: a folder per class, or any format that 'modules check' reads.",
 )  # fmt: skip
-@options.class_options
+@click.option("--classes", metavar="A,B,..", help="Some classes of --data; all by default.")
 @click.option("--device", default="host", show_default=True, metavar="NAME")
 @click.option("--latency", type=options.MILLISECONDS, help="Limit of the median latency.")
 @click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
@@ -38,7 +38,7 @@ SHOWN = 5  # candidates
 @click.option("--licenses", metavar="A,B,..", help="Only networks of these licenses, as imported.")
 @click.option("--blocks", type=click.IntRange(2), default=4, show_default=True)
 @click.option(
-    "--images", type=click.IntRange(16), default=256, show_default=True,
+    "--images", type=click.IntRange(16, 512), default=256, show_default=True,
     help="Images to fit stitches to and to choose with, at most.",
 )  # fmt: skip
 @click.option(
@@ -49,7 +49,7 @@ SHOWN = 5  # candidates
 @click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
 @options.json_option
 def reassemble(
-    pool: str, data: Path, classes: options.Classes, device: str, latency: float | None,
+    pool: str, data: Path, classes: str | None, device: str, latency: float | None,
     params: float | None, macs: float | None, memory: float | None, donors: int | None,
     licenses: str | None, blocks: int, images: int, epochs: int, out_dir: Path | None,
     overwrite: bool, as_json: bool,
@@ -66,16 +66,18 @@ def reassemble(
     from .. import api
 
     budget = Budget(latency_ms=latency, mparams=params, mmacs=macs, memory_mib=memory)
-    words = ["nnfactory", "reassemble", "--pool", pool, "--data", str(data), *classes.words]
+    words = ["nnfactory", "reassemble", "--pool", pool, "--data", str(data)]
+    words += [] if classes is None else ["--classes", classes]
     words += ["--device", device, *budget_words(budget), "--blocks", str(blocks)]
     words += [] if donors is None else ["--donors", str(donors)]
     words += [] if licenses is None else ["--licenses", licenses]
     words += ["--images", str(images), *(["--finish", str(epochs)] if epochs else [])]
     with progress() as report:
         made = api.reassemble(
-            pool.split(","), data, device=device, budget=budget, classes=classes.names,
-            blocks=blocks, most_donors=donors,
-            licenses=[] if licenses is None else licenses.split(","), images=images,
+            options.names_in(pool), data, device=device, budget=budget,
+            classes=[] if classes is None else options.names_in(classes), blocks=blocks,
+            most_donors=donors,
+            licenses=[] if licenses is None else options.names_in(licenses), images=images,
             epochs=epochs, out_dir=out_dir, overwrite=overwrite, command=shlex.join(words),
             report=report,
         )  # fmt: skip
@@ -120,8 +122,8 @@ def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
     yield (
         "choice",
         f"right most often of {chosen.candidates} networks, {chosen.accuracy:.1%} of "
-        f"{chosen.images} images left out; worth {certificate.objective:.3f}, and no way is worth "
-        f"more than {certificate.bound:.3f} ({certificate.method}){limits}",
+        f"{chosen.images} images left out; worth {certificate.objective:.3f}, and by the costs of "
+        f"blocks no way is worth more than {certificate.bound:.3f} ({certificate.method}){limits}",
     )
     yield from proof_facts(result)
 

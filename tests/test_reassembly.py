@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import onnx
 import pretrained
 import pytest
 from click.testing import Result
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from nnfactory import api
-from nnfactory.factory.errors import BudgetError, UsageError
+from nnfactory.factory.errors import BudgetError, DataError, UsageError
 from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
 
@@ -152,3 +154,56 @@ def test_finishing_without_torch_says_what_to_install(
     assert refused.exit_code == 8
     assert "nnfactory[train]" in refused.stderr
     assert not Path("made").exists()
+
+
+def test_vectors_and_tokens_do_not_spoil_a_pool(photos: Path, folder: Path):
+    """A network with a hidden linear layer, and one whose tokens are no maps, are usable."""
+    rng = np.random.default_rng(0)
+    sizes = {"a": (8, 3, 3, 3), "b": (8, 8, 3, 3), "c": (16, 8), "d": (12, 16), "e": (4, 12)}
+    weights = {name: rng.normal(0, 0.2, size).astype(np.float32) for name, size in sizes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["p"], ["q"]),
+        helper.make_node("Conv", ["q", "b"], ["r"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["r"], ["s"]),
+        helper.make_node("GlobalAveragePool", ["s"], ["t"]),
+        helper.make_node("Flatten", ["t"], ["u"]),
+        helper.make_node("Gemm", ["u", "c"], ["v"], transB=1),
+        helper.make_node("Relu", ["v"], ["w"]),
+        helper.make_node("Gemm", ["w", "d"], ["y"], transB=1),
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("Gemm", ["z", "e"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "hidden",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, "hidden.onnx")
+    api.import_network(
+        Path("hidden.onnx"), name="hidden", labels=tuple("abcd"), mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    made = api.reassemble(("hidden", "resnet8"), photos, blocks=3, out_dir=Path("made"))
+    assert ("hidden",) * 3 in {view.donors for view in made.candidates}
+
+
+def test_two_networks_of_one_name_are_refused(photos: Path, folder: Path):
+    from nnfactory.factory.reuse.store import donor_folder
+
+    shutil.copytree(donor_folder("resnet8"), folder / "other")
+    with pytest.raises(UsageError, match="have one name"):
+        api.reassemble(("resnet8", folder / "other"), photos)
+
+
+def test_a_network_that_cannot_be_trained_is_refused_before_the_work(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("torch")
+    from nnfactory.factory.reuse.training import finish
+
+    monkeypatch.setattr(finish, "OPS", {})
+    with pytest.raises(DataError, match="'resnet8' cannot be trained: Add is not known"):
+        api.reassemble(NAMES, photos, blocks=2, epochs=1)

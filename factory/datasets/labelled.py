@@ -47,7 +47,8 @@ class Labelled:
 
 def read_labelled(
     folder: Path, sizes: Sequence[int], *, kind: str, format: str = "",
-    prefer: Sequence[str] = ("test", "validation"), most: int | None = None,
+    prefer: Sequence[str] = ("test", "validation"), classes: Sequence[str] = (),
+    most: int | None = None,
 ) -> Labelled:  # fmt: skip
     """Read one part of a folder: the first of ``prefer`` that it has, else everything.
 
@@ -59,6 +60,7 @@ def read_labelled(
         kind: "cls" or "det".
         format: Name of the format; "" recognises it.
         prefer: "train", "validation" or "test"; by default what is for testing.
+        classes: Of classification, names of the classes whose images are read; () for all.
         most: Images that are read at most, drawn at random, always the same ones.
 
     Raises:
@@ -84,7 +86,10 @@ def read_labelled(
     split = next((part for part in prefer if part in parts), "")
     first_of: dict[str, int] = {}
     for index, record in enumerate(checked.records):
-        if not split or record.split == split:
+        is_named = not classes or (
+            record.label is not None and listing.classes[record.label] in classes
+        )
+        if is_named and (not split or record.split == split):
             first_of.setdefault(checked.digests[index], index)
     kept = list(first_of.values())
     if most is not None and most < len(kept):

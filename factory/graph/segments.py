@@ -93,7 +93,7 @@ def _renamed(node: NodeProto, position: int, outside: dict[str, str]) -> NodePro
     """A copy of the node with the position before all names but those of ``outside``."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.name = inside(position, node.name)
+    copy.name = inside(position, node.name) if node.name else ""
     for names in (copy.input, copy.output):
         names[:] = [outside.get(name, inside(position, name)) if name else "" for name in names]
     return copy

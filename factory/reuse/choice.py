@@ -34,27 +34,45 @@ def ways_within(
         most_donors: As there.
     """
     best = best_ways(stages, limits, CANDIDATES, most_donors=most_donors)
-    whole = best_ways(stages, limits, stages.value.shape[1], most_donors=1)
     known = {way.blocks for way in best}
-    others = [way for way in whole if way.blocks not in known]
+    others = [way for way in whole_donors(stages, limits) if way.blocks not in known]
     return sorted([*best, *others], key=lambda way: -way.value)
+
+
+def whole_donors(stages: Stages, limits: Mapping[str, float]) -> list[Way]:
+    """Every donor that keeps the limits as a whole, by what it costs as one."""
+    count, donors = stages.value.shape
+    ways = [stages.way((d,) * count) for d in range(donors) if stages.is_allowed[:, d].all()]
+    return [
+        way
+        for way in ways
+        if all(way.costs[name] <= limit * (1 + 1e-12) for name, limit in limits.items())
+    ]
 
 
 def certificate_of(
     stages: Stages, limits: Mapping[str, float], way: Way, *, most_donors: int | None = None
 ) -> Certificate:
-    """What is proven of a way: no way within the limits is worth more than the bound."""
-    (best,) = best_ways(stages, limits, 1, most_donors=most_donors)
+    """What is proven of a way: none that keeps the limits, by these costs, is worth more than that.
+
+    Costs of mixed ways are sums over blocks, with the latency scaled to what a whole network took
+    where one took longer than its sum, and memory an upper bound.
+    """
+    bound = _greatest(stages, limits, most_donors)
     binding = []
     for name in limits:
         others = {key: limit for key, limit in limits.items() if key != name}
-        (looser,) = best_ways(stages, others, 1, most_donors=most_donors)
-        if looser.value > best.value + 1e-12:
+        if _greatest(stages, others, most_donors) > bound + 1e-12:
             binding.append(_OPTIONS[name][0])
     return Certificate(
-        method="best-first search", objective=way.value, bound=best.value,
-        gap=(best.value - way.value) / max(abs(best.value), 1.0), binding=tuple(binding),
+        method="best-first search", objective=way.value, bound=bound,
+        gap=(bound - way.value) / max(abs(bound), 1.0), binding=tuple(binding),
     )  # fmt: skip
+
+
+def _greatest(stages: Stages, limits: Mapping[str, float], most_donors: int | None) -> float:
+    """The greatest value of a way within limits."""
+    return max(way.value for way in ways_within(stages, limits, most_donors=most_donors))
 
 
 def infeasible(
@@ -69,6 +87,12 @@ def infeasible(
         )
         for name in limits
     }  # fmt: skip
+    for name in limits:
+        others = {key: limit for key, limit in limits.items() if key != name}
+        costs = [way.costs[name] for way in whole_donors(stages, others)]
+        reachable[name] = min(
+            [least for least in (*costs, reachable[name]) if least is not None], default=None
+        )
     known = {
         name: least
         for name, least in reachable.items()

@@ -21,7 +21,7 @@ from ..library.writer import write_library
 from ..schema import Slot
 from .donor import Donor
 from .donor_slots import library_network, slots_of
-from .own_images import TwoParts
+from .own_images import TwoParts, balanced_order
 
 CURVE_IMAGES = 256  # that the values are measured on
 PAIRS = 80  # of plan and accuracy, for the estimate
@@ -52,7 +52,7 @@ def donor_library(
 
     data = _parts(images, donor.input_size)
     network = library_network(donor, _outputs(donor, images.classes))
-    some = data.train.subset(np.arange(min(CURVE_IMAGES, len(data.train))))
+    some = data.train.subset(balanced_order(data.train.labels, 1)[:CURVE_IMAGES])
     tensors = [tensor_from_pixels(image[None]) for image in some.pixels]
     network, slots = slots_of(network, tensors)
     curves = curves_of(network, slots, tensors, some.labels, report)
@@ -86,11 +86,12 @@ def _outputs(donor: Donor, classes: Sequence[str]) -> list[int]:
 def _parts(images: TwoParts, size: int) -> DataSet:
     """Images to measure values, plans and the whole on."""
     mine = images.training[size]
-    first = np.random.default_rng(0).permutation(len(mine))
-    middle = len(mine) // 2
+    order = balanced_order(mine.labels, 0)
+    count = len(images.classes)  # of each class one, then another: taken in turns
+    turns = (np.arange(len(order)) // count) % 2 == 0
     return DataSet(
-        classes=images.classes, wordnet=(), train=mine.subset(first[:middle]),
-        validation=mine.subset(first[middle:]), test=images.measuring[size],
+        classes=images.classes, wordnet=(), train=mine.subset(order[turns]),
+        validation=mine.subset(order[~turns]), test=images.measuring[size],
     )  # fmt: skip
 
 

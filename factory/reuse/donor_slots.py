@@ -15,7 +15,7 @@ import numpy as np
 from onnx import NodeProto, helper
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from ..errors import DataError
+from ..errors import DataError, VerificationError
 from ..graph.costs import op_costs, parameter_count
 from ..graph.coupling import Coupling, coupling
 from ..graph.cut import cut, mask
@@ -24,6 +24,7 @@ from ..graph.half import rounded
 from ..graph.network import Array, Network, attribute, model_from_network, tensor_shapes
 from ..graph.normalization import norm_nodes
 from ..graph.segments import chained
+from ..linker import proof_inputs
 from ..schema import Module, OwnedRange, Slot
 from .donor import Donor
 
@@ -62,7 +63,28 @@ def library_network(donor: Donor, outputs: Sequence[int]) -> Network:
     (logits,) = network.outputs
     network = replace(network, weights=weights, outputs={logits: (1, len(outputs))})
     whole = chained(donor.name, [donor.entry(), network])
-    return rounded(replace(whole, nodes=tuple(_named(whole.nodes))))
+    whole = replace(whole, nodes=tuple(_named(whole.nodes)))
+    _check_answers(donor, whole, logits, outputs)
+    return rounded(whole)
+
+
+def _check_answers(donor: Donor, network: Network, logits: str, outputs: Sequence[int]) -> None:
+    """Raise unless the network gives what the donor does at its logits, on one image.
+
+    Raises:
+        VerificationError: It does not.
+    """
+    pixels = np.rint(proof_inputs(donor.input_size)[0, 0].transpose(1, 2, 0) * 255)
+    shapes = tensor_shapes(donor.network)
+    tapped = replace(donor.network, outputs={logits: shapes[logits]})
+    image = pixels.astype(np.uint8)
+    expected = run_network(tapped, {donor.input_name: donor.tensor(image)})[logits]
+    planes = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+    (found,) = run_network(network, {"images": planes}).values()
+    wanted = expected.reshape(1, -1)[:, list(outputs)]
+    worst = float(np.abs(found - wanted).max())
+    if not worst <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+        raise VerificationError(f"The library would differ from '{donor.name}' by {worst:.2e}.")
 
 
 def _named(nodes: Sequence[NodeProto]) -> list[NodeProto]:
@@ -95,6 +117,8 @@ def _ending_in_gemm(donor: Donor) -> Network:
     if weight is None:
         raise error
     source = last.input[0]
+    bias = network.weights.get(last.input[2]) if len(last.input) > 2 else None
+    alpha, beta = (attribute(last, name, 1.0) for name in ("alpha", "beta"))
     if last.op_type == "Conv" and weight.shape[2:] == (1, 1) and shapes[source][2:] == (1, 1):
         nodes[-1:] = [
             helper.make_node("Flatten", [source], [f"{source}.flat"], axis=1),
@@ -106,7 +130,13 @@ def _ending_in_gemm(donor: Donor) -> Network:
         nodes[-1] = helper.make_node("Gemm", list(last.input), [out], transB=1)
     else:
         raise error
-    weights = {**network.weights, last.input[1]: np.ascontiguousarray(weight)}
+    rows = np.ascontiguousarray(alpha * weight, np.float32)
+    weights = {**network.weights, last.input[1]: rows}
+    if len(last.input) > 2 and bias is None:
+        raise error
+    if bias is not None:
+        whole = np.broadcast_to(beta * bias.reshape(-1), len(weight))
+        weights[last.input[2]] = np.ascontiguousarray(whole, np.float32)
     return replace(network, nodes=tuple(nodes), weights=weights, outputs={out: (1, len(weight))})
 
 

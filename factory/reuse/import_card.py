@@ -29,8 +29,10 @@ def read_import_card(path: Path) -> dict[str, Any]:
     for key, value in card.items():
         if key not in KEYS:
             raise DataError(f"{path} has the key '{key}'; it may have {', '.join(KEYS)}.")
-        if not isinstance(value, KEYS[key]):
+        if isinstance(value, bool) or not isinstance(value, KEYS[key]):
             raise DataError(f"{path}: '{key}' has the wrong type, got {value!r}.")
+    if card.get("input_size", 1) < 1:
+        raise DataError(f"{path}: 'input_size' must be at least 1, got {card['input_size']}.")
     for key in ("mean", "std"):
         if key in card:
             card[key] = _numbers(path, key, card[key])
@@ -42,7 +44,7 @@ def read_import_card(path: Path) -> dict[str, Any]:
 
 
 def _numbers(path: Path, key: str, values: list[object]) -> tuple[float, ...]:
-    if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+    if len(values) != 3 or not all(type(value) in (int, float) for value in values):
         raise DataError(f"{path}: '{key}' must hold three numbers, got {values!r}.")
     return tuple(float(value) for value in values)  # type: ignore[arg-type]
 

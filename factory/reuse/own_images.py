@@ -12,9 +12,10 @@ import numpy as np
 from ..accuracy_measurement import task_images
 from ..datasets import Images
 from ..datasets.labelled import Labelled, read_labelled
-from ..errors import DataError, UnknownNameError
+from ..errors import DataError, UnknownNameError, UsageError
+from ..graph.network import Array
 
-HELD_OUT = 0.25  # of images that nobody divided
+HELD_OUT = 4  # every how many-th image of a class, of images that nobody divided
 LEAST_EACH = 4  # images of every class to fit to
 MOST = 3000  # images that are read of a part
 
@@ -49,31 +50,33 @@ def read_two_parts(
         folder: In any format of classification data.
         sizes: Input sizes in pixels.
         classes: Names of some of the folder's classes; () for all.
-        most: Images to fit to, at most.
+        most: Images to fit to, at most; four of every class at least.
         seed: Of the division.
 
     Raises:
         DataError: A class has too few images, or see :func:`read_labelled`.
         UnknownNameError: The folder has no class of a name.
     """
-    first = read_labelled(folder, sizes, kind="cls", prefer=("train",), most=MOST)
+    first = read_labelled(folder, sizes, kind="cls", prefer=("train",), classes=classes, most=MOST)
     wanted = _positions(first, classes)
+    second = None
     if first.split:
-        second = read_labelled(folder, sizes, kind="cls", most=MOST).without(first.digests)
+        second = read_labelled(folder, sizes, kind="cls", classes=classes, most=MOST)
+        second = second.without(first.digests)
+    if second is not None and len(second.digests):
         held, training = _of_classes(second, wanted), _of_classes(first, wanted)
         name = f"{second.folder.resolve().name}, {second.split or 'other'} part"
     else:
-        count = len(first.digests)
-        order = np.random.default_rng(seed).permutation(count)
-        middle = round(count * (1 - HELD_OUT))
-        chosen = frozenset(first.digests[i] for i in order[:middle])
-        others = frozenset(first.digests) - chosen
+        labels = next(iter(first.images.values())).labels
+        is_held = turns(labels, seed) % HELD_OUT == HELD_OUT - 1
+        others = frozenset(first.digests[i] for i in np.flatnonzero(is_held))
+        chosen = frozenset(first.digests) - others
         training = _of_classes(first.without(others), wanted)
         held = _of_classes(first.without(chosen), wanted)
-        name = f"{first.folder.resolve().name}, {HELD_OUT:.0%} that nothing was fitted to"
+        name = f"{first.folder.resolve().name}, {1 / HELD_OUT:.0%} that nothing was fitted to"
     names = tuple(first.classes[i] for i in wanted)
-    count = len(next(iter(training.values())))
-    kept = np.sort(np.random.default_rng(seed).permutation(count)[:most])
+    labels = next(iter(training.values())).labels
+    kept = np.sort(balanced_order(labels, seed)[: max(most, LEAST_EACH * len(wanted))])
     fitting = {size: images.subset(kept) for size, images in training.items()}
     some = next(iter(fitting.values()))
     _check_counts(folder, names, some, next(iter(held.values())))
@@ -84,7 +87,30 @@ def read_two_parts(
     )  # fmt: skip
 
 
+def turns(labels: Array, seed: int) -> Array:
+    """How many images of the same class come before each one in a random order, (N,)."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    found = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = order[labels[order] == label]
+        found[mine] = np.arange(len(mine))
+    return found
+
+
+def balanced_order(labels: Array, seed: int) -> Array:
+    """A random order of images of which every beginning has as many of each class as can be.
+
+    Args:
+        labels: (N,).
+        seed: Of the order.
+    """
+    return np.argsort(turns(labels, seed), kind="stable")
+
+
 def _positions(found: Labelled, classes: Sequence[str]) -> tuple[int, ...]:
+    twice = sorted({name for name in classes if list(classes).count(name) > 1})
+    if twice:
+        raise UsageError(f"Class {twice[0]!r} is named more than once.")
     listing = f"{found.folder} has {', '.join(found.classes)}"
     for name in classes:
         if name not in found.classes:
@@ -105,7 +131,7 @@ def _check_counts(folder: Path, names: Sequence[str], fitting: Images, held: Ima
         raise DataError(
             f"{folder} has {counts.min()} images of '{names[int(counts.argmin())]}' to fit to; "
             f"{LEAST_EACH} of every class are needed.",
-            hints=["add images, or read more of them with --images"],
+            hints=["add images of it, or leave the class out"],
         )
     if not len(held):
         raise DataError(f"{folder} has no image to measure on that nothing was fitted to.")

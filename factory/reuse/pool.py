@@ -66,7 +66,7 @@ def places_of(donor: Donor) -> Places:
     points = [
         (p.tensor, int(params[p.node]))
         for p in cut_points(network)
-        if p.node < classifier and min(shapes[p.tensor][1:]) > 0
+        if p.node < classifier and _is_of_images(shapes[p.tensor])
     ]
     if not points:
         raise DataError(f"'{donor.name}' cannot be taken apart: it has no cut point.")
@@ -75,6 +75,11 @@ def places_of(donor: Donor) -> Places:
         donor=donor, tensors=(donor.input_name, *kept.values()),
         sizes=np.array([0, *kept], np.int64),
     )  # fmt: skip
+
+
+def _is_of_images(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a map or a vector of one image."""
+    return shape[0] == 1 and len(shape) in (2, 4) and min(shape[1:]) > 0
 
 
 def _layer(network: Network, node: NodeProto) -> Network:
@@ -104,12 +109,13 @@ class Pool:
     Attributes:
         places: Of every donor.
         blocks: Per stage and donor the block as a network.
-        stitches: From block k of one donor to block k + 1 of another one, by (k, from, to).
+        stitches: From block k of one donor to block k + 1 of another one, by (k, from, to); none
+            to or from vectors.
         stages: Values and costs for the search; budgets "mparams", "mmacs", "memory_mib" and,
             where somebody measured it, "latency_ms". Normalization of the image and the classifier
             are counted with the blocks that they belong to, a call with the first one. Memory is
-            exact for the blocks of one donor; with stitches it is an upper bound, since runtimes
-            reuse room across them.
+            exact for whole donors; for other ways it is an upper bound, since runtimes reuse room
+            across borders.
     """
 
     places: tuple[Places, ...]
@@ -148,7 +154,7 @@ def pool_of(
     classes = int(labels.max()) + 1
     measures = {**_COSTS, **({} if latency_ms is None else {"latency_ms": latency_ms})}
     joint_shape = (len(blocks) - 1, len(places), len(places))
-    joint_value = np.zeros(joint_shape)
+    joint_value = np.where(np.eye(len(places), dtype=bool), 0.0, -np.inf) * np.ones(joint_shape)
     joints = {name: np.zeros(joint_shape) for name in (*measures, *_PEAKS)}
     for (stage, one, other), stitch in stitches.items():
         joint_value[stage, one, other] = JOINT * np.log(max(stitch.r2, LEAST_R2))
@@ -163,12 +169,17 @@ def pool_of(
         name: np.array([[cost(block) for block in row] for row in whole])
         for name, cost in {**measures, **_PEAKS}.items()
     }
+    memory = [
+        _activations_mib(part) + _weights_mib(part)
+        for part in (chained("whole", [row[d] for row in whole]) for d in range(len(places)))
+    ]
     if "latency_ms" in own:
         own["latency_ms"][0] += call_ms
     return Pool(
         places=tuple(places), blocks=blocks, stitches=stitches,
         stages=Stages(
             value=_values(blocks, seen, labels), joint_value=joint_value,
+            whole={"memory_mib": np.array(memory)},
             costs={name: own[name] for name in measures},
             joint_costs={name: joints[name] for name in measures},
             peaks={"memory_mib": own[_PEAK]}, joint_peaks={"memory_mib": joints[_PEAK]},
@@ -220,7 +231,7 @@ _COSTS: Mapping[str, Callable[[Network], float]] = {
 def _stitches(
     blocks: Sequence[Sequence[Network]], seen: Sequence[Rows], report: Report
 ) -> dict[tuple[int, int, int], Stitch]:
-    """From every block to those of other donors at the next stage."""
+    """From every block to those of other donors at the next stage, where both are maps."""
     donors = range(len(seen))
     pairs = [
         (stage, one, other)
@@ -231,8 +242,10 @@ def _stitches(
     ]
     found = {}
     for stage, one, other in pairs:
-        (source,), (target,) = blocks[stage][one].outputs, blocks[stage + 1][other].inputs
-        found[stage, one, other] = fit_stitch(seen[one][source], seen[other][target])
+        ((source, before),) = blocks[stage][one].outputs.items()
+        ((target, after),) = blocks[stage + 1][other].inputs.items()
+        if len(before) == len(after) == 4:
+            found[stage, one, other] = fit_stitch(seen[one][source], seen[other][target])
         report("stitches", len(found), len(pairs))
     return found
 

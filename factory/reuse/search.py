@@ -19,7 +19,8 @@ class Stages:
 
     Attributes:
         value: Of every block, (K, N).
-        joint_value: Of going from a block to one of the next stage, (K - 1, N, N).
+        joint_value: Of going from a block to one of the next stage, (K - 1, N, N); minus infinity
+            where that is impossible.
         costs: Per budget the cost of every block, (K, N), none negative.
         joint_costs: Per budget the cost of what joins two blocks, (K - 1, N, N).
         donors: To whom each block belongs, (N,).
@@ -28,6 +29,7 @@ class Stages:
             for every block, (K, N), none negative: memory is weights and the activations that
             exist at the same time.
         joint_peaks: The same for what joins two blocks, (K - 1, N, N).
+        whole: Per budget what a whole donor costs, (N,), where that is less than the sum says.
     """
 
     value: Array
@@ -38,6 +40,7 @@ class Stages:
     is_allowed: Array
     peaks: Mapping[str, Array] = field(default_factory=dict)
     joint_peaks: Mapping[str, Array] = field(default_factory=dict)
+    whole: Mapping[str, Array] = field(default_factory=dict)
 
     def way(self, blocks: Sequence[int]) -> Way:
         """A way through these blocks, one a stage."""
@@ -50,6 +53,8 @@ class Stages:
         costs = {name: sum(of(rows, self.joint_costs[name])) for name, rows in self.costs.items()}
         for name, rows in self.peaks.items():
             costs[name] += max(of(rows, self.joint_peaks[name]))
+        if len(set(blocks)) == 1:
+            costs |= {name: float(rows[blocks[0]]) for name, rows in self.whole.items()}
         value = sum(of(self.value, self.joint_value))
         return Way(blocks=tuple(blocks), value=value, costs=costs)
 
@@ -163,7 +168,8 @@ def least_cost(
         limits: As in :func:`best_ways`.
         most_donors: As in :func:`best_ways`.
     """
-    cheap = replace(stages, value=-stages.costs[name], joint_value=-stages.joint_costs[name])
+    joints = np.where(np.isfinite(stages.joint_value), -stages.joint_costs[name], -np.inf)
+    cheap = replace(stages, value=-stages.costs[name], joint_value=joints)
     least: float | None = None
     while True:  # where there are peaks the least sum may not be the least cost
         room = np.inf if least is None else least * (1 - 1e-9)

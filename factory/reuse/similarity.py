@@ -41,7 +41,9 @@ def cka_matrix(representations: Sequence[Array]) -> Array:
             f"Similarity needs the same rows of all, at least {LEAST_ROWS}; got {sorted(rows)}."
         )
     with small_matrices():
-        centered = np.stack([_u_centered(x).ravel() for x in representations])
+        centered = np.empty((len(representations), rows.pop() ** 2), np.float32)
+        for row, x in zip(centered, representations, strict=True):
+            row[:] = _u_centered(x).ravel()
         return np.asarray(centered @ centered.T, np.float64)
 
 

@@ -15,6 +15,7 @@ from onnx import NodeProto, helper
 
 from ..errors import DataError
 from ..graph.network import Array, Network
+from .features import CELLS
 from .threads import small_matrices
 
 STRENGTH = 1e-3  # of the ridge, as a share of the mean variance of a channel
@@ -38,9 +39,10 @@ class Stitch:
 def fit_stitch(source: Array, target: Array, *, strength: float = STRENGTH) -> Stitch:
     """The affine map from rows (N, C) to rows (N, D) of least squares, with a small ridge.
 
-    Every fifth row is held out to judge it; then it is fitted to all.
+    Every fifth image is held out to judge it; then it is fitted to all. Rows are those of
+    :func:`representations`, several of an image one after the other.
     """
-    held = np.arange(len(source)) % 5 == 4
+    held = np.arange(len(source)) // CELLS % 5 == 4
     with small_matrices():
         matrix, bias = _ridge(source[~held], target[~held], strength)
         left = target[held] - source[held] @ matrix.T - bias

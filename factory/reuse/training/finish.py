@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...datasets import Images
-from ...errors import VerificationError
+from ...errors import DataError, VerificationError
 from ...graph.evaluate import open_model
 from ...graph.network import Array, Network, model_from_network
 from ...linker import TOLERANCE, proof_inputs
@@ -26,7 +26,7 @@ from ...schema import Parity
 from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
 from ..donor import Donor
 from ..reassembly import Reassembled, answers, with_head_of
-from .torch_graph import TorchGraph
+from .torch_graph import OPS, TorchGraph
 
 BATCH = 64
 NEW_SHARE = 0.25  # of the steps in which only what is new is trained
@@ -135,7 +135,7 @@ def finished(
         found = answers(network, donor, list(judging.pixels))
         return float((found.argmax(1) == judging.labels).mean())
 
-    made = with_head_of(made, donor, learning)  # not fitted to what judges it
+    made = with_head_of(made, donor, learning)  # the classifier is not fitted to what judges it
     student, factor = probabilities(made, donor)
     learned = lessons(learning, student, [probabilities(*one)[0] for one in whole])
     network = finish(
@@ -194,25 +194,39 @@ def finish(
     return graph.trained()
 
 
-def prove_trained(network: Network, donor: Donor) -> Parity:
-    """A trained network in torch against the same in ONNX Runtime, on four images.
+def prove_trained(network: Network, donor: Donor, exported: Network) -> Parity:
+    """What was trained, in torch, against what is exported, in ONNX Runtime, on four images.
+
+    Args:
+        network: From images as the donor wants them to logits.
+        donor: Whose first block it begins with.
+        exported: What :func:`answering` made of it.
 
     Raises:
-        VerificationError: They differ by more than the tolerance of 1e-4, as a share of the
-            greatest logit where that is above 1.
+        VerificationError: Probabilities differ by more than the tolerance of 1e-4.
     """
-    images = normalized(torch.from_numpy(proof_inputs(donor.input_size)[:, 0].copy()), donor)
+    images = torch.from_numpy(proof_inputs(donor.input_size)[:, 0].copy())
     with torch.no_grad():
-        trained = TorchGraph(network)(images).numpy()
-    run, (entry,) = open_model(model_from_network(network)), network.inputs
-    exported = np.concatenate(
-        [next(iter(run({entry: image[None].numpy()}).values())) for image in images]
-    )
-    worst = float(np.abs(trained - exported).max() / max(1.0, float(np.abs(trained).max())))
+        trained = torch.softmax(TorchGraph(network)(normalized(images, donor)), 1).numpy()
+    run, (entry,) = open_model(model_from_network(exported)), exported.inputs
+    found = [next(iter(run({entry: image[None].numpy()}).values())) for image in images]
+    worst = float(np.abs(trained - np.concatenate(found)).max())
     parity = Parity(a="trained", b="exported", n=len(images), max_abs=worst, tolerance=TOLERANCE)
     if not parity.passed:
         raise VerificationError(f"Torch and ONNX Runtime differ by {worst:.2e} after training.")
     return parity
+
+
+def check_trainable(donors: Sequence[Donor]) -> None:
+    """Raise unless torch can compute all operators of some networks.
+
+    Raises:
+        DataError: It cannot; names the network and the operator.
+    """
+    for donor in donors:
+        unknown = sorted({node.op_type for node in donor.network.nodes} - set(OPS))
+        if unknown:
+            raise DataError(f"'{donor.name}' cannot be trained: {unknown[0]} is not known.")
 
 
 def _rates(done: float) -> tuple[float, float]:

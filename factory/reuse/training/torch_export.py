@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ...errors import DataError, VerificationError
+from ...errors import DataError, NNFactoryError, VerificationError
 from ...graph.evaluate import open_model
 from ...graph.network import OPSET
 
@@ -33,16 +33,19 @@ def onnx_from_module(
         DataError: The weights do not fit, or torch cannot say the module in ONNX.
         VerificationError: The file computes something else than the module.
     """
-    was_training = module.training
+    modes = {part: part.training for part in module.modules()}
     try:
         if state_dict is not None:
             module.load_state_dict(dict(state_dict))
         module.eval()
         return _exported(module, input_size)
-    except (RuntimeError, TypeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise DataError(f"The module cannot be exported: {error}") from error
+    except NNFactoryError:
+        raise
+    except Exception as error:  # whatever the module's own code raises
+        raise DataError(f"The module cannot be exported: {error!r}") from error
     finally:
-        module.train(was_training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def _exported(module: nn.Module, input_size: int) -> bytes:

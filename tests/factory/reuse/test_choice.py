@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,27 @@ def test_what_is_infeasible_names_the_least_and_how_to_ask_for_it():
     assert ways_within(pool, {"mparams": least * 1.01})
     both = infeasible(pool, {"mparams": 0.5, "latency_ms": 0.5})
     assert "Loosening one of them is not enough" in str(both)
+
+
+def test_a_whole_donor_costs_what_it_is_known_to_and_not_the_sum():
+    pool = dataclasses.replace(stages(), whole={"latency_ms": np.array([9.0, 0.5, 9.0, 9.0])})
+    assert pool.way((1, 1, 1)).costs["latency_ms"] == 0.5
+    limits = {"latency_ms": 0.6}
+    assert not best_ways(pool, limits, 1)
+    assert [way.blocks for way in ways_within(pool, limits)] == [(1, 1, 1)]
+    assert certificate_of(pool, limits, pool.way((1, 1, 1))).gap == 0
+    error = infeasible(pool, {"latency_ms": 0.4})
+    assert error.details["reachable"] == {"latency": 0.5}
+
+
+def test_what_cannot_be_joined_is_not():
+    pool = stages()
+    barred = pool.joint_value.copy()
+    barred[0] = np.where(np.eye(4, dtype=bool), 0.0, -np.inf)
+    pool = dataclasses.replace(pool, joint_value=barred)
+    ways = best_ways(pool, {}, 64)
+    assert len(ways) == 16
+    assert all(way.blocks[0] == way.blocks[1] for way in ways)
+    assert infeasible(pool, {"mparams": 0.1}).details["reachable"]["params"] == pytest.approx(
+        min(way.costs["mparams"] for way in ways)
+    )

@@ -9,16 +9,20 @@ import numpy as np
 import onnx
 import pretrained
 import pytest
+from onnx import helper
 
-from nnfactory.factory.errors import DataError
+from nnfactory.factory.datasets import Images
+from nnfactory.factory.errors import DataError, VerificationError
 from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.cut import cut, mask
 from nnfactory.factory.graph.evaluate import run_network
 from nnfactory.factory.graph.foreign import load_foreign
 from nnfactory.factory.graph.network import model_from_network, tensor_shapes
+from nnfactory.factory.reuse import donor_library, donor_slots
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.donor_library import curves_of
 from nnfactory.factory.reuse.donor_slots import library_network, slots_of
+from nnfactory.factory.reuse.own_images import TwoParts
 
 NAMES = ("resnet8", "resnet20", "mobilenet-v1-0.25", "mobilenet-v2")
 
@@ -128,3 +132,47 @@ def test_a_network_that_ends_otherwise_is_refused(data_dir, tmp_path):
     )  # fmt: skip
     with pytest.raises(DataError, match="does not end in a linear layer"):
         library_network(dataclasses.replace(donor, network=headless), [0, 1])
+
+
+@pytest.mark.parametrize("shape", [(10,), (1, 10), (1,)])
+def test_the_linear_layer_may_be_scaled_and_its_bias_of_any_shape(data_dir, tmp_path, shape):
+    donor = imported(data_dir, tmp_path, "resnet8")
+    network = donor.network
+    last = next(node for node in network.nodes if node.op_type == "Gemm")
+    node = helper.make_node(
+        "Gemm", list(last.input), list(last.output), transB=1, alpha=3.0, beta=0.5, name="last"
+    )
+    weights = dict(network.weights)
+    if shape != (1,):
+        weights[last.input[2]] = np.arange(10, dtype=np.float32).reshape(shape)
+    else:
+        weights[last.input[2]] = np.float32([2.0])
+    if len(weights[last.input[1]]) != 10:
+        weights[last.input[1]] = np.ascontiguousarray(weights[last.input[1]].T)
+    scaled = dataclasses.replace(network, nodes=(*network.nodes[:-1], node), weights=weights)
+    donor = dataclasses.replace(donor, network=scaled)
+    found = library_network(donor, [4, 1])  # checked against the donor inside
+    assert found.outputs[last.output[0]] == (1, 2)
+
+
+def test_a_library_that_would_answer_otherwise_is_refused(data_dir, tmp_path, monkeypatch):
+    donor = imported(data_dir, tmp_path, "resnet8")
+    monkeypatch.setattr(donor_slots, "_named", lambda nodes: nodes[:2] + nodes[3:])
+    with pytest.raises((VerificationError, DataError)):
+        library_network(donor, [0, 1])
+
+
+def test_every_class_is_in_both_halves():
+    labels = np.repeat(np.arange(4), 6)
+    pixels = np.arange(24, dtype=np.uint8).reshape(24, 1, 1, 1) * np.ones((1, 4, 4, 3), np.uint8)
+    some = Images(pixels=pixels, labels=labels, boxes=())
+    parts = TwoParts(
+        name="", classes=tuple("abcd"), fitting={4: some}, training={4: some}, measuring={4: some},
+        digest="",
+    )  # fmt: skip
+    data = donor_library._parts(parts, 4)
+    assert np.bincount(data.train.labels).tolist() == [3] * 4
+    assert np.bincount(data.validation.labels).tolist() == [3] * 4
+    assert not {p.tobytes() for p in data.train.pixels} & {
+        p.tobytes() for p in data.validation.pixels
+    }

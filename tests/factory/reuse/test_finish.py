@@ -11,7 +11,7 @@ from nnfactory.factory.errors import VerificationError
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.head import empty_head, fit_linear_head, head_network
-from nnfactory.factory.reuse.reassembly import Reassembled, answers
+from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers
 from nnfactory.factory.reuse.search import Way
 
 torch = pytest.importorskip("torch")
@@ -86,7 +86,7 @@ def test_training_makes_it_better_and_only_trains_what_is_new_first(monkeypatch)
     done = training.finished(made, one, [(made, one)], {SIDE: some}, epochs=6)
     assert (done.left_out, done.trained_on) == (50, 350)
     assert done.after > done.before
-    training.prove_trained(done.network, one)
+    training.prove_trained(done.network, one, answering(done.network, one))
     for name in made.network.weights:
         assert not np.array_equal(done.network.weights[name], made.network.weights[name])
     monkeypatch.setattr(training, "NEW_SHARE", 0.999)
@@ -120,14 +120,14 @@ def test_colors_are_turned_as_the_donor_wants_them():
 def test_a_network_that_torch_reads_otherwise_is_not_exported(monkeypatch):
     one = donor()
     made = made_of(one, images())
-    monkeypatch.setattr(training, "normalized", lambda x, of: x.double().float() * 1.001)
-    training.prove_trained(made.network, one)
+    whole = answering(made.network, one)
+    training.prove_trained(made.network, one, whole)
     real = training.TorchGraph
 
     class Other(real):  # type: ignore[misc, valid-type]
         def forward(self, x):
-            return super().forward(x) * 1.01
+            return super().forward(x) * 1.5
 
     monkeypatch.setattr(training, "TorchGraph", Other)
     with pytest.raises(VerificationError, match="differ by"):
-        training.prove_trained(made.network, one)
+        training.prove_trained(made.network, one, whole)

@@ -33,6 +33,9 @@ def test_a_card_says_what_options_say(tmp_path):
     [
         ("size = 3", "has the key 'size'; it may have name"),
         ("name = 3", "'name' has the wrong type"),
+        ("input_size = true", "'input_size' has the wrong type"),
+        ("input_size = -5", "at least 1"),
+        ("mean = [true, false, true]", "three numbers"),
         ("mean = [1, 2]", "three numbers"),
         ('std = [1, 2, "x"]', "three numbers"),
         ('labels = "none.txt"', "cannot be read"),

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnfactory.factory.errors import DataError, UnknownNameError
-from nnfactory.factory.reuse.own_images import read_two_parts
+from nnfactory.factory.errors import DataError, UnknownNameError, UsageError
+from nnfactory.factory.reuse import own_images
+from nnfactory.factory.reuse.own_images import balanced_order, read_two_parts
 
 
 def write_images(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -68,6 +69,35 @@ def test_what_is_too_little_is_refused(tmp_path):
         read_two_parts(folder, [16], ("a",), most=100)
     with pytest.raises(UnknownNameError, match="No class named 'd'"):
         read_two_parts(folder, [16], ("a", "d"), most=100)
+    with pytest.raises(UsageError, match="named more than once"):
+        read_two_parts(folder, [16], ("a", "c", "a"), most=100)
+
+
+def test_of_a_part_to_train_on_alone_a_quarter_is_held_out(tmp_path):
     write_images(tmp_path / "only" / "train", {"a": 12, "b": 12})
-    with pytest.raises(DataError, match="no image to measure on"):
-        read_two_parts(tmp_path / "only", [16], (), most=100)
+    found = read_two_parts(tmp_path / "only", [16], (), most=100)
+    assert (len(found.training[16]), len(found.measuring[16])) == (18, 6)
+    assert not rows(found.training[16]) & rows(found.measuring[16])
+
+
+def test_few_classes_keep_all_their_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_images, "MOST", 30)
+    folder = write_images(tmp_path / "all", dict.fromkeys("abcdef", 20))
+    found = read_two_parts(folder, [16], ("a", "e"), most=100)
+    assert len(found.training[16]) + len(found.measuring[16]) == 30
+
+
+def test_every_beginning_has_as_many_of_each_class_as_can_be():
+    labels = np.random.default_rng(0).integers(0, 5, 100)
+    order = balanced_order(labels, 0)
+    assert sorted(order) == list(range(100))
+    for count in (5, 17, 40):
+        counts = np.bincount(labels[order[:count]], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    assert list(order) != list(balanced_order(labels, 1))
+
+
+def test_many_classes_have_four_images_each(tmp_path):
+    folder = write_images(tmp_path / "all", {f"c{i}": 8 for i in range(12)})
+    found = read_two_parts(folder, [16], (), most=16)
+    assert np.bincount(found.fitting[16].labels).min() >= 4

@@ -7,6 +7,8 @@ import pytest
 
 from nnfactory.factory.errors import DataError
 from nnfactory.factory.graph.evaluate import run_network
+from nnfactory.factory.reuse.features import one_of_each
+from nnfactory.factory.reuse.similarity import cka_matrix
 from nnfactory.factory.reuse.stitch import Stitch, fit_stitch, stitch_network
 
 
@@ -57,3 +59,12 @@ def test_a_stitch_that_does_not_fit_is_refused():
     stitch = Stitch(matrix=np.zeros((2, 3), np.float32), bias=np.zeros(2, np.float32), r2=0)
     with pytest.raises(DataError, match="does not lead from"):
         stitch_network(stitch, (1, 4, 8, 8), (1, 2, 8, 8))
+
+
+def test_rows_of_one_image_do_not_judge_each_other():
+    """A vector has the same row four times; what fits them must not count as foresight."""
+    rng = np.random.default_rng(0)
+    source, target = (np.repeat(rng.normal(size=(256, 192)), 4, 0) for _ in range(2))
+    assert fit_stitch(source, target).r2 < 0
+    rows = [one_of_each(source), one_of_each(target)]
+    assert abs(cka_matrix(rows)[0, 1]) < 0.1

@@ -56,6 +56,21 @@ def test_what_is_no_network_of_one_output_is_refused():
     with pytest.raises(DataError, match="cannot be exported"):
         onnx_from_module(torch.nn.Linear(5, 2), input_size=8)
 
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            raise AttributeError("no such thing")
+
+    with pytest.raises(DataError, match="no such thing"):
+        onnx_from_module(Broken(), input_size=8)
+
+
+def test_a_module_is_left_in_the_modes_it_was_in():
+    one = module()
+    one[1].eval()
+    modes = [part.training for part in one.modules()]
+    onnx_from_module(one, input_size=16)
+    assert [part.training for part in one.modules()] == modes
+
 
 def test_a_file_that_computes_something_else_is_refused(monkeypatch):
     monkeypatch.setattr(torch_export, "TOLERANCE", -1.0)
