@@ -29,6 +29,7 @@ from ..reassembly import Reassembled, answers, with_head_of
 from .torch_graph import OPS, TorchGraph
 
 BATCH = 64
+AT_ONCE = 64 * 96 * 96  # pixels of images whose activations are held
 NEW_SHARE = 0.25  # of the steps in which only what is new is trained
 RATE, OLD_RATE = 2e-3, 5e-4  # of Adam; for weights that donors trained, at their best
 CLIP = 1.0
@@ -185,9 +186,10 @@ def finish(
         if len(order) < batch_size:
             order = rng.permutation(count)
         batch, order = order[:batch_size], order[batch_size:]
-        loss = _loss(graph, donor, learned, batch, rng)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for part in np.array_split(batch, _parts(donor, len(batch))):
+            loss = _loss(graph, donor, learned, part, rng) * (len(part) / len(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(graph.parameter_list, CLIP)
         optimizer.step()
         report("finishing", step + 1, steps)
@@ -227,6 +229,11 @@ def check_trainable(donors: Sequence[Donor]) -> None:
         unknown = sorted({node.op_type for node in donor.network.nodes} - set(OPS))
         if unknown:
             raise DataError(f"'{donor.name}' cannot be trained: {unknown[0]} is not known.")
+
+
+def _parts(donor: Donor, count: int) -> int:
+    """Into how many parts a batch is divided, whose gradients add up, so that it fits in memory."""
+    return min(count, max(1, round(count * donor.input_size**2 / AT_ONCE)))
 
 
 def _rates(done: float) -> tuple[float, float]:

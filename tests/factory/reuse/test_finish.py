@@ -131,3 +131,19 @@ def test_a_network_that_torch_reads_otherwise_is_not_exported(monkeypatch):
     monkeypatch.setattr(training, "TorchGraph", Other)
     with pytest.raises(VerificationError, match="differ by"):
         training.prove_trained(made.network, one, whole)
+
+
+def test_a_batch_in_parts_is_the_batch(monkeypatch):
+    one, some = donor(), images(64)
+    made = made_of(one, some)
+    learned = training.Lessons(
+        images=some, teacher=np.full((64, CLASSES), 1 / CLASSES, np.float32),
+        is_taught=np.ones(64, bool),
+    )  # fmt: skip
+    monkeypatch.setattr(training, "augment_cls", lambda seen, views, rng: seen)
+    found = []
+    for pixels in (64 * SIDE**2, 10 * SIDE**2):
+        monkeypatch.setattr(training, "AT_ONCE", pixels)
+        found.append(training.finish(made.network, one, learned, epochs=1, new=made.new_weights))
+    for name, array in found[0].weights.items():
+        np.testing.assert_allclose(found[1].weights[name], array, rtol=1e-3, atol=1e-5)
