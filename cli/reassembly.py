@@ -121,7 +121,7 @@ def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
     limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
     yield (
         "choice",
-        f"right most often of {chosen.candidates} networks, {chosen.accuracy:.1%} of "
+        f"right most often of {chosen.candidates} that were built, {chosen.accuracy:.1%} of "
         f"{chosen.images} images left out; worth {certificate.objective:.3f}, and by the costs of "
         f"blocks no way is worth more than {certificate.bound:.3f} ({certificate.method}){limits}",
     )
