@@ -98,7 +98,8 @@ def reassemble(
     Args:
         pool: Names or folders of imported networks.
         data: Labelled images: one folder per class, or any format that ``modules check`` reads.
-            Accuracy is measured on the part for testing, else on a quarter that is held out.
+            Accuracy is measured on the part for testing, else on a quarter that is held out; at
+            most 2,000 images of either are read.
         device: Name or alias of a device profile, or the path of one.
         budget: Limits on latency (median), memory, parameters and multiply-adds.
         classes: Names of some of the folder's classes; all by default.

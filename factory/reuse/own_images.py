@@ -17,7 +17,7 @@ from ..graph.network import Array
 
 HELD_OUT = 4  # every how many-th image of a class, of images that nobody divided
 LEAST_EACH = 4  # images of every class to fit to
-MOST = 3000  # images that are read of a part
+MOST = 2000  # images that are read of a part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
