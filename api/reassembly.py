@@ -50,14 +50,15 @@ class CandidateView:
     Attributes:
         donors: Whose block each is.
         value: What the search says it is worth.
-        left_out: Accuracy on the images it was fitted to, each left out once, in [0, 1].
+        judged: Accuracy on images that neither its stitches nor its classifier were fitted to,
+            in [0, 1].
         mparams: Parameters, in millions.
         mmacs: Multiply-adds, in millions.
     """
 
     donors: tuple[str, ...]
     value: float
-    left_out: float
+    judged: float
     mparams: float
     mmacs: float
 
@@ -92,7 +93,7 @@ def reassemble(
 
     Networks are divided into blocks that correspond. The 20 best ways through them within the
     budget, and every whole network that keeps it, get stitches by least squares and a classifier
-    in closed form; the one that is right most often on images left out is proven, measured and
+    in closed form; the one that is right most often on other images is proven, measured and
     exported.
 
     Args:
@@ -106,8 +107,8 @@ def reassemble(
         blocks: How many blocks each network is divided into.
         most_donors: How many networks may take part.
         licenses: Only networks whose license is one of these; any by default.
-        images: How many images stitches are fitted to and networks chosen on, at most; the
-            classifier of the one that was chosen is fitted to all.
+        images: How many images stitches are fitted to, at most, and as many others networks are
+            chosen on; the classifier of the one that was chosen is fitted to all.
         epochs: Passes over the images in which stitches, classifier and then everything are
             trained, with the donors as teachers; needs the extra "train".
         out_dir: The artifact folder; by default ``./cls-<device>-<plan id, 8 hex>``.
@@ -118,6 +119,7 @@ def reassemble(
     Raises:
         NNFactoryError: See the tree in ``factory/errors.py`` for what and why.
     """
+    from ..devices.predictor import predictor_for
     from ..devices.profile import load_profile
     from .reassembly_artifact import write_reassembly
     from .reassembly_pool import open_pool
@@ -127,6 +129,8 @@ def reassemble(
     if epochs:
         need_torch("Training")
     profile = load_profile(device)
+    if profile.name != "host":
+        predictor_for(profile.name)  # raises before the work where nothing is known
     opened = open_pool(
         pool, data, latency_of=None if budget.latency_ms is None else profile.name,
         classes=classes, blocks=blocks, licenses=licenses, images=images, watch=watch,
@@ -259,7 +263,7 @@ def _tried(
             opened.pool.stages, limits, made.way, most_donors=most_donors
         ),
         chosen=MeasuredChoice(
-            candidates=len(ranked), images=len(opened.labels), accuracy=ranked[0].head.left_out
+            candidates=len(ranked), images=len(opened.images.judging), accuracy=_judged(made)
         ),
     )  # fmt: skip
     return _Tried(
@@ -288,7 +292,9 @@ def _trained(
     for one in reassembled(opened.pool, ways, opened.images.fitting, opened.seen):
         teacher = opened.donor(one.way.blocks)
         whole.append((with_head_of(one, teacher, training[teacher.input_size]), teacher))
-    done = finished(proven.made, donor, whole, training, epochs=epochs, report=report)
+    done = finished(
+        proven.made, donor, whole, training, opened.images.judging, epochs=epochs, report=report
+    )
     view = FinishView(
         epochs=epochs, images=done.trained_on, left_out=done.left_out, before=done.before,
         after=done.after, is_kept=done.after > done.before,
@@ -333,11 +339,16 @@ def _failure(estimate: Estimate, measurement: Measurement | None, budget: Budget
 
 
 def _ranked(opened: OpenedPool, ways: Sequence[Way], report: Report) -> list[Reassembled]:
-    """Networks, the best by images that were left out first; of equals the smaller one."""
+    """Networks, the best by images that they were not fitted to first; of equals the smaller."""
     from ..factory.reuse.reassembly import reassembled
 
-    built = reassembled(opened.pool, ways, opened.images.fitting, opened.seen, report=report)
-    return sorted(built, key=lambda one: (-one.head.left_out, one.way.costs["mparams"]))
+    built = reassembled(opened.pool, ways, opened.images.choosing, opened.seen, report=report)
+    return sorted(built, key=lambda one: (-_judged(one), one.way.costs["mparams"]))
+
+
+def _judged(made: Reassembled) -> float:
+    assert made.judged is not None  # there are always images to judge
+    return made.judged
 
 
 def _blocks(opened: OpenedPool, made: Reassembled) -> tuple[BlockView, ...]:
@@ -360,5 +371,5 @@ def _candidate(opened: OpenedPool, made: Reassembled) -> CandidateView:
     way = made.way
     return CandidateView(
         donors=tuple(opened.names[donor] for donor in way.blocks), value=way.value,
-        left_out=made.head.left_out, mparams=way.costs["mparams"], mmacs=way.costs["mmacs"],
+        judged=_judged(made), mparams=way.costs["mparams"], mmacs=way.costs["mmacs"],
     )  # fmt: skip

@@ -48,7 +48,7 @@ class OpenedPool:
     @property
     def labels(self) -> Array:
         """Of the images to fit to, (N,)."""
-        return next(iter(self.images.fitting.values())).labels
+        return next(iter(self.images.training.values())).labels[self.images.fitted]
 
     @property
     def task(self) -> Task:
@@ -107,13 +107,14 @@ def open_pool(
         report("images", 0, 1)
         parts = read_two_parts(data, input_sizes(places), classes, most=images)
     with watch.phase("features"):
-        seen = features(places, parts.fitting, report)
+        fitting = parts.fitting
+        seen = features(places, fitting, report)
     with watch.phase("partition"):
         found = partition(chains_of(places), similarities(places, seen), blocks)
     with watch.phase("blocks"):
         latency = None if latency_of is None else PartLatency(latency_of)
         valued = pool_of(
-            places, found, seen, next(iter(parts.fitting.values())).labels,
+            places, found, seen, next(iter(fitting.values())).labels,
             latency_ms=None if latency is None else latency.of,
             call_ms=0.0 if latency is None else latency.call_ms, report=report,
         )  # fmt: skip

@@ -17,7 +17,8 @@ Part "frozen" writes ``results/reassembly_frozen.csv``: networks of four blocks 
 largest donor's parameters, nothing trained, stitches and classifier in closed form on training
 images, accuracy on test images:
 
-* ours: joint partition, the 20 best ways by the search, the best of them by left-out accuracy;
+* ours: joint partition, the 20 best ways by the search, the best of them by accuracy on other
+  training images than those that stitches and classifier are fitted to;
 * paper: partition by swaps; from ten random ways single blocks are exchanged while NASWOT
   (Mellor et al., arXiv:2006.04647, five batches of 32 images) rises; the best of them by NASWOT;
 * donor: the most accurate single donor that fits, with the same kind of classifier.
@@ -41,7 +42,8 @@ from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
 
 from nnfactory.factory.datasets import Images, read_pack
-from nnfactory.factory.graph.network import Array
+from nnfactory.factory.graph.network import Array, Network
+from nnfactory.factory.graph.segments import chained
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import one_of_each, representations, tapped
 from nnfactory.factory.reuse.joint_partition import partition
@@ -55,8 +57,8 @@ from nnfactory.factory.reuse.partition import (
     medoids,
     objective,
 )
-from nnfactory.factory.reuse.pool import Places, Pool, chains_of, places_of, pool_of
-from nnfactory.factory.reuse.reassembly import Reassembled, answers, joined, reassembled
+from nnfactory.factory.reuse.pool import Places, Pool, between, chains_of, places_of, pool_of
+from nnfactory.factory.reuse.reassembly import Reassembled, answers, reassembled
 from nnfactory.factory.reuse.search import Way, best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 
@@ -101,7 +103,8 @@ class Seen:
     places: list[Places]
     rows: list[dict[str, Array]]
     similarity: Array
-    train: Images
+    train: Images  # to fit to
+    choosing: Images  # the same and as many others, to choose on
     test: Images
 
     @property
@@ -188,13 +191,13 @@ def _whole(pool: Pool, donor: int, seen: Seen) -> tuple[float, Array]:
 def built(pool: Pool, ways: Sequence[Way], seen: Seen) -> list[Reassembled]:
     """Networks, fitted to the training images."""
     sizes = {place.donor.input_size for place in seen.places}
-    return reassembled(pool, ways, dict.fromkeys(sizes, seen.train), seen.rows)
+    return reassembled(pool, ways, dict.fromkeys(sizes, seen.choosing), seen.rows)
 
 
 def _ours(pool: Pool, seen: Seen, limit: float) -> Reassembled:
     """Of the best ways by the search the one of the greatest left-out accuracy."""
     ways = best_ways(pool.stages, {"mparams": limit}, CANDIDATES)
-    return max(built(pool, ways, seen), key=lambda one: one.head.left_out)
+    return max(built(pool, ways, seen), key=lambda one: one.judged or 0.0)
 
 
 def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
@@ -220,6 +223,17 @@ def _paper(pool: Pool, seen: Seen, limit: float) -> Reassembled:
         best.append(mine)
     chosen = every[max(best, key=score)]
     return built(pool, [chosen], seen)[0]
+
+
+def joined(pool: Pool, way: Way) -> Network:
+    """The body of a way with the stitches of the pool, fitted to what the donors alone make."""
+    parts = [pool.blocks[0][way.blocks[0]]]
+    for stage, (one, other) in enumerate(itertools.pairwise(way.blocks)):
+        block = pool.blocks[stage + 1][other]
+        if one != other:
+            parts.append(between(pool.stitches[stage, one, other], parts[-1], block))
+        parts.append(block)
+    return chained("joined", parts)
 
 
 def naswot_of(pool: Pool, way: Way, seen: Seen) -> float:
@@ -267,7 +281,8 @@ def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, test
     for place, mine in zip(places, rows, strict=True):
         every += [one_of_each(mine[tensor]) for tensor in place.tensors[1:]]
     test = some_images(data_dir / folder / last, tested)
-    return Seen(places, rows, cka_matrix(every), train, test)
+    choosing = some_images(data_dir / folder / "train.npz", 2 * images)  # begins with the former
+    return Seen(places, rows, cka_matrix(every), train, choosing, test)
 
 
 def some_images(file: Path, count: int) -> Images:

@@ -4,7 +4,9 @@
 
 Random ways of four blocks through each pool of ``reassembly.py`` (limited in multiply-adds, so that
 they can be trained here) get, without any training: what the search says they are worth, the
-left-out accuracy of their own classifier in closed form (what ``reassemble`` ranks by), and NASWOT
+accuracy of a classifier in closed form on training images that neither it nor the stitches were
+fitted to (what ``reassemble`` ranks by), that with images left out of the classifier alone, the
+former where each stitch is fitted to what the donors alone make ("apart"), and NASWOT
 (Mellor et al., arXiv:2006.04647). Then each is trained as ``reassemble --finish 2`` does, with the
 donors of the pool as teachers, and measured on test images.
 
@@ -23,7 +25,7 @@ from typing import Any
 
 import click
 import numpy as np
-from reassembly import POOLS, Seen, built, naswot_of, seen_of, some_images
+from reassembly import POOLS, Seen, built, joined, naswot_of, seen_of, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.stats import kendalltau
 
@@ -31,16 +33,17 @@ from nnfactory.factory.accuracy_measurement import images_at
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.donor import Donor
+from nnfactory.factory.reuse.head import fit_linear_head
 from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.pool import Pool, pool_of
 from nnfactory.factory.reuse.reassembly import answers, with_head_of
-from nnfactory.factory.reuse.search import best_ways
+from nnfactory.factory.reuse.search import Way, best_ways
 from nnfactory.factory.reuse.training.finish import finished
 
 BLOCKS, EPOCHS, SEED = 4, 2, 7
-TRAINED_ON = {"cifar": 2000, "imagenet": 600}
+TRAINED_ON = {"cifar": 2000, "imagenet": 800}  # images, of which some judge
 MOST_MMACS = {"cifar": 1e9, "imagenet": 700.0}
-SCORES = ("value", "left_out", "naswot")
+SCORES = ("judged", "left_out", "value", "naswot")
 
 
 @click.command()
@@ -88,19 +91,30 @@ def _candidates(
         began = time.perf_counter()
         done = finished(
             with_head_of(made, donor, images[donor.input_size]), donor, teachers, images,
-            epochs=EPOCHS,
+            np.arange(len(seen.train), len(seen.choosing)), epochs=EPOCHS,
         )  # fmt: skip
         yield {
             "pool": name, "donors": "+".join(seen.places[d].donor.name for d in way.blocks),
             "mixed": int(len(set(way.blocks)) > 1), "mparams": round(way.costs["mparams"], 4),
             "mmacs": round(way.costs["mmacs"], 1), "value": round(way.value, 4),
-            "left_out": round(made.head.left_out, 4),
+            "judged": round(made.judged or 0.0, 4), "left_out": round(made.head.left_out, 4),
+            "apart": round(_apart(pool, way, seen), 4),
             "naswot": round(naswot_of(pool, way, seen), 2),
             "frozen": _accuracy(made.network, donor, seen),
             "trained": _accuracy(done.network, donor, seen), "test_images": len(seen.test),
             "trained_on": done.trained_on, "epochs": EPOCHS,
             "seconds": round(time.perf_counter() - began, 1),
         }  # fmt: skip
+
+
+def _apart(pool: Pool, way: Way, seen: Seen) -> float:
+    """Accuracy on the judging images with the stitches of the pool, each fitted by itself."""
+    donor = seen.places[way.blocks[0]].donor
+    features = answers(joined(pool, way), donor, list(seen.choosing.pixels))
+    labels, count = seen.choosing.labels, len(seen.train)
+    head = fit_linear_head(features[:count], labels[:count], int(labels.max()) + 1)
+    right = (features[count:] @ head.weight.T + head.bias).argmax(1) == labels[count:]
+    return float(right.mean())
 
 
 def _accuracy(network: Network, donor: Donor, seen: Seen) -> float:

@@ -39,7 +39,7 @@ SHOWN = 5  # candidates
 @click.option("--blocks", type=click.IntRange(2), default=4, show_default=True)
 @click.option(
     "--images", type=click.IntRange(16, 512), default=256, show_default=True,
-    help="Images to fit stitches to and to choose with, at most.",
+    help="Images to fit stitches to, at most, and as many others to choose on.",
 )  # fmt: skip
 @click.option(
     "--finish", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="PASSES",
@@ -121,9 +121,10 @@ def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
     limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
     yield (
         "choice",
-        f"right most often of {chosen.candidates} that were built, {chosen.accuracy:.1%} of "
-        f"{chosen.images} images left out; worth {certificate.objective:.3f}, and by the costs of "
-        f"blocks no way is worth more than {certificate.bound:.3f} ({certificate.method}){limits}",
+        f"right most often of {chosen.candidates} that were built, on {chosen.accuracy:.1%} of "
+        f"{chosen.images} images that they were not fitted to; worth {certificate.objective:.3f}, "
+        f"and by the costs of blocks no way is worth more than {certificate.bound:.3f} "
+        f"({certificate.method}){limits}",
     )
     yield from proof_facts(result)
 
@@ -133,11 +134,11 @@ def _print_candidates(made: Reassembly) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("blocks of", overflow="fold")
-    for title in ("left-out accuracy", "value", "M params", "MMACs"):
+    for title in ("accuracy", "value", "M params", "MMACs"):
         table.add_column(title, justify="right")
     for view in made.candidates[:SHOWN]:
         table.add_row(
-            escape(" > ".join(view.donors)), f"{view.left_out:.1%}", f"{view.value:.3f}",
+            escape(" > ".join(view.donors)), f"{view.judged:.1%}", f"{view.value:.3f}",
             f"{view.mparams:.3f}", f"{view.mmacs:.1f}",
         )  # fmt: skip
     console().print(f"\nthe best of {len(made.candidates)} that were built:")

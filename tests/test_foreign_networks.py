@@ -167,14 +167,15 @@ def test_an_imported_network_is_a_library_like_any_other(
 
     monkeypatch.setattr(store, "user_libraries", lambda: folder / "libraries")
     monkeypatch.setattr(donor_library, "PAIRS", 40)
-    photos = folder / "more"
+    photos, strangers = folder / "more", folder / "strangers"
     rng = np.random.default_rng(0)
-    for label in ("class 1", "class 4", "class 7"):
-        (photos / label).mkdir(parents=True)
+    for place in (photos / "class 1", photos / "class 4", photos / "class 7", strangers / "a",
+                  strangers / "b"):  # fmt: skip
+        place.mkdir(parents=True)
         for number in range(20):
             pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(photos / label / f"{number}.png")
-    refused = run("modules", "publish", "resnet8", "--data", str(imported))
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    refused = run("modules", "publish", "resnet8", "--data", str(strangers))
     assert refused.exit_code == 9
     assert "has no class 'a'" in refused.stderr
     published = run("modules", "publish", "resnet8", "--data", str(photos))

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from nnfactory import api
-from nnfactory.factory.errors import BudgetError, DataError, UsageError
+from nnfactory.devices.profile import PROFILES, load_profile
+from nnfactory.factory.errors import BudgetError, DataError, DeviceError, UsageError
 from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
 
@@ -52,7 +53,7 @@ def test_a_reassembly_is_an_artifact_like_any_other(photos: Path, run: Run):
     result = made.result
     assert result.estimate.mparams <= 0.2
     assert len(made.blocks) == 3
-    assert made.candidates[0].left_out == max(view.left_out for view in made.candidates)
+    assert made.candidates[0].judged == max(view.judged for view in made.candidates)
     assert result.certificate.bound >= result.certificate.objective
     assert all(parity.passed for parity in result.parity)
     assert result.accuracy[0].interval.n == 12
@@ -207,3 +208,12 @@ def test_a_network_that_cannot_be_trained_is_refused_before_the_work(
     monkeypatch.setattr(finish, "OPS", {})
     with pytest.raises(DataError, match="'resnet8' cannot be trained: Add is not known"):
         api.reassemble(NAMES, photos, blocks=2, epochs=1)
+
+
+def test_a_board_that_nothing_is_known_about_is_refused_before_the_work(photos: Path, folder: Path):
+    profile = load_profile("jetson")
+    (folder / "abacus.toml").write_text(
+        (PROFILES / f"{profile.name}.toml").read_text().replace(profile.name, "abacus")
+    )
+    with pytest.raises(DeviceError, match="Nothing is known about latency"):
+        api.reassemble(NAMES, folder / "nowhere", device="abacus.toml")

@@ -72,11 +72,10 @@ def partition(
     relaxation is tight where either choice is whole.
 
     Args:
-        chains: At least one network.
-        similarity: Of every two places of all networks, (M, M).
-        blocks: Number of blocks K.
-        slack: A block holds at most ``(1 + slack) / K`` of its network's parameters; of a network
-            that has no such partition at most what the most even one has.
+        chains: As in :func:`.partition.alternated`, as the next three.
+        similarity: As there.
+        blocks: As there.
+        slack: As there.
         seconds: After which the best answer that is known is returned, with its bound.
 
     Raises:

@@ -16,7 +16,7 @@ from ..errors import DataError, UnknownNameError, UsageError
 from ..graph.network import Array
 
 HELD_OUT = 4  # every how many-th image of a class, of images that nobody divided
-LEAST_EACH = 4  # images of every class to fit to
+LEAST_EACH = 4  # images of every class to fit to, and to choose on
 MOST = 2000  # images that are read of a part
 
 
@@ -27,18 +27,33 @@ class TwoParts:
     Attributes:
         name: Of the images that are measured on, for people.
         classes: Names in label order.
-        fitting: What stitches are fitted to and networks chosen on.
-        training: These and others, for the classifier of what was chosen and for training.
+        training: What is fitted to and chosen on.
         measuring: None of these.
-        digest: SHA-256 of all images but those that are measured on.
+        fitted: Positions among the former of those that stitches are fitted to.
+        judging: Positions of others, that networks are chosen on.
+        digest: SHA-256 of the images of ``training``.
     """
 
     name: str
     classes: tuple[str, ...]
-    fitting: Mapping[int, Images]
     training: Mapping[int, Images]
     measuring: Mapping[int, Images]
+    fitted: Array
+    judging: Array
     digest: str
+
+    @property
+    def fitting(self) -> dict[int, Images]:
+        """What stitches are fitted to."""
+        return self._some(self.fitted)
+
+    @property
+    def choosing(self) -> dict[int, Images]:
+        """The same, and after them those that networks are chosen on."""
+        return self._some(np.concatenate([self.fitted, self.judging]))
+
+    def _some(self, positions: Array) -> dict[int, Images]:
+        return {size: images.subset(positions) for size, images in self.training.items()}
 
 
 def read_two_parts(
@@ -50,7 +65,8 @@ def read_two_parts(
         folder: In any format of classification data.
         sizes: Input sizes in pixels.
         classes: Names of some of the folder's classes; () for all.
-        most: Images to fit to, at most; four of every class at least.
+        most: Images to fit stitches to, at most, and as many to choose on; four of every class at
+            least.
         seed: Of the division.
 
     Raises:
@@ -76,13 +92,14 @@ def read_two_parts(
         name = f"{first.folder.resolve().name}, {1 / HELD_OUT:.0%} that nothing was fitted to"
     names = tuple(first.classes[i] for i in wanted)
     labels = next(iter(training.values())).labels
-    kept = np.sort(balanced_order(labels, seed)[: max(most, LEAST_EACH * len(wanted))])
-    fitting = {size: images.subset(kept) for size, images in training.items()}
-    some = next(iter(fitting.values()))
-    _check_counts(folder, names, some, next(iter(held.values())))
+    kept = balanced_order(labels, seed)[: 2 * max(most, LEAST_EACH * len(wanted))]
+    is_fitted = turns(labels, seed)[kept] % 2 == 0
+    fitted, judging = np.sort(kept[is_fitted]), np.sort(kept[~is_fitted])
+    _check_counts(folder, names, labels[fitted], labels[judging], next(iter(held.values())))
     every = next(iter(training.values()))
     return TwoParts(
-        name=name, classes=names, fitting=fitting, training=training, measuring=held,
+        name=name, classes=names, training=training, measuring=held, fitted=fitted,
+        judging=judging,
         digest=hashlib.sha256(every.pixels.tobytes() + every.labels.tobytes()).hexdigest(),
     )  # fmt: skip
 
@@ -123,14 +140,16 @@ def _of_classes(found: Labelled, wanted: Sequence[int]) -> dict[int, Images]:
     return {size: task_images(images, wanted) for size, images in found.images.items()}
 
 
-def _check_counts(folder: Path, names: Sequence[str], fitting: Images, held: Images) -> None:
+def _check_counts(
+    folder: Path, names: Sequence[str], fitted: Array, judging: Array, held: Images
+) -> None:
     if len(names) < 2:
         raise DataError(f"{folder} must show at least 2 classes, it shows {len(names)}.")
-    counts = np.bincount(fitting.labels, minlength=len(names))
+    counts = np.minimum(*(np.bincount(some, minlength=len(names)) for some in (fitted, judging)))
     if counts.min() < LEAST_EACH:
         raise DataError(
-            f"{folder} has {counts.min()} images of '{names[int(counts.argmin())]}' to fit to; "
-            f"{LEAST_EACH} of every class are needed.",
+            f"{folder} has {counts.min()} images of '{names[int(counts.argmin())]}' to fit to and "
+            f"as many to choose on; {LEAST_EACH} each are needed.",
             hints=["add images of it, or leave the class out"],
         )
     if not len(held):

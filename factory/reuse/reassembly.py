@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from ..graph.network import Array, Network, model_from_network
 from ..graph.postprocess import with_probabilities
 from ..graph.segments import chained, inside
 from .donor import Donor
-from .features import cell_means, drawn_cells
+from .features import CELLS, cell_means, drawn_cells
 from .head import LinearHead, fit_linear_head, head_network
 from .pool import Pool, Report, Rows, between
 from .search import Way
@@ -30,7 +29,9 @@ class Reassembled:
     Attributes:
         way: Its blocks.
         parts: Blocks and stitches in a row, the classifier last.
-        head: The classifier; its ``left_out`` ranks ways.
+        head: The classifier.
+        judged: Accuracy on images that neither stitches nor classifier were fitted to, in [0, 1];
+            None where there were none. It ranks ways.
         r2: Per stage but the first how much its stitch explains of what the next block was made
             for; None where both blocks are of one donor.
     """
@@ -38,6 +39,7 @@ class Reassembled:
     way: Way
     parts: tuple[Network, ...]
     head: LinearHead
+    judged: float | None
     r2: tuple[float | None, ...]
 
     @property
@@ -65,17 +67,6 @@ class _Begun:
     r2: tuple[float | None, ...]
 
 
-def joined(pool: Pool, way: Way) -> Network:
-    """The body of a way with the stitches of the pool, fitted to what the donors alone make."""
-    parts = [pool.blocks[0][way.blocks[0]]]
-    for stage, (one, other) in enumerate(itertools.pairwise(way.blocks)):
-        block = pool.blocks[stage + 1][other]
-        if one != other:
-            parts.append(between(pool.stitches[stage, one, other], parts[-1], block))
-        parts.append(block)
-    return chained("reassembled", parts)
-
-
 def reassembled(
     pool: Pool, ways: Sequence[Way], images: Mapping[int, Images], seen: Sequence[Rows], *,
     report: Report = lambda phase, done, total: None,
@@ -88,15 +79,16 @@ def reassembled(
     Args:
         pool: Blocks.
         ways: Which of them.
-        images: By input size, the same images, labels included.
-        seen: Per donor the representations of its tensors on these images.
+        images: By input size, the same images, labels included. It is fitted to those of ``seen``,
+            which come first; the others judge.
+        seen: Per donor the representations of its tensors on the images to fit to.
         report: Called with ("networks", done, total).
 
     Returns:
         The networks in the order of the ways.
     """
     labels = next(iter(images.values())).labels
-    cells = drawn_cells(len(labels), 0)
+    cells = drawn_cells(len(next(iter(seen[0].values()))) // CELLS, 0)
     found: dict[tuple[int, ...], Reassembled] = {}
     begun: list[_Begun] = []
     before: tuple[int, ...] = ()
@@ -109,7 +101,7 @@ def reassembled(
             last = begun[-1] if begun else None
             begun.append(_continued(pool, way.blocks[: stage + 1], last, images, seen, cells))
         before = way.blocks
-        found[way.blocks] = _finished(way, begun[-1], labels)
+        found[way.blocks] = _finished(way, begun[-1], labels, len(cells))
         report("networks", len(found), len(ways))
     return [found[way.blocks] for way in ways]
 
@@ -128,7 +120,7 @@ def _continued(
     if blocks[-2] == donor:
         return _Begun(parts=(*last.parts, block), made=_run(block, last.made), r2=(*last.r2, None))
     rows = np.concatenate(
-        [cell_means(made[0], mine) for made, mine in zip(last.made, cells, strict=True)]
+        [cell_means(made[0], mine) for made, mine in zip(last.made, cells, strict=False)]
     )
     (target,) = block.inputs
     stitch = fit_stitch(rows, seen[donor][target])
@@ -175,11 +167,16 @@ def _run(
         return tuple(workers.map(lambda image: kept(run({entry: prepared(image)})[out]), images))
 
 
-def _finished(way: Way, body: _Begun, labels: Array) -> Reassembled:
+def _finished(way: Way, body: _Begun, labels: Array, fitted: int) -> Reassembled:
+    """A classifier for the beginning that is all, fitted to the first images, judged by others."""
     features = np.stack([_means(made[0]) for made in body.made])
-    head = fit_linear_head(features, labels, int(labels.max()) + 1)
+    head = fit_linear_head(features[:fitted], labels[:fitted], int(labels.max()) + 1)
+    right = (features[fitted:] @ head.weight.T + head.bias).argmax(1) == labels[fitted:]
     last = head_network(head, next(iter(body.parts[-1].outputs.values())))
-    return Reassembled(way=way, parts=(*body.parts, last), head=head, r2=body.r2)
+    return Reassembled(
+        way=way, parts=(*body.parts, last), head=head, r2=body.r2,
+        judged=float(right.mean()) if len(right) else None,
+    )  # fmt: skip
 
 
 def _means(row: Array) -> Array:

@@ -33,7 +33,6 @@ AT_ONCE = 64 * 96 * 96  # pixels of images whose activations are held
 NEW_SHARE = 0.25  # of the steps in which only what is new is trained
 RATE, OLD_RATE = 2e-3, 5e-4  # of Adam; for weights that donors trained, at their best
 CLIP = 1.0
-LEFT_OUT = 8  # every how many-th image judges
 TEMPERATURES = np.logspace(0, 2, 17)
 Report = Callable[[str, int, int], None]
 
@@ -110,33 +109,34 @@ class Finished:
 
 def finished(
     made: Reassembled, donor: Donor, whole: Sequence[tuple[Reassembled, Donor]],
-    images: Mapping[int, Images], *, epochs: int, seed: int = 0,
+    images: Mapping[int, Images], judging: Array, *, epochs: int, seed: int = 0,
     report: Report = lambda phase, done, total: None,
 ) -> Finished:  # fmt: skip
-    """Train a network with its pool's donors as teachers; every eighth image is left out to judge.
+    """Train a network with its pool's donors as teachers; images that are left out judge it.
 
     Args:
         made: The network.
         donor: Whose first block it begins with.
         whole: Every donor with a classifier of the same classes.
         images: By input size, the same ones.
+        judging: Positions of those that judge, (J,); stitches must not be fitted to them.
         epochs: Passes over them.
         seed: Of order and views.
         report: Called with ("finishing", steps done, steps in all).
     """
     mine, original = images[donor.input_size], made.network
-    held = np.arange(len(mine)) % LEFT_OUT == LEFT_OUT - 1
-    learning, judging = mine.subset(np.flatnonzero(~held)), mine.subset(np.flatnonzero(held))
+    others = np.setdiff1d(np.arange(len(mine)), judging)
+    learning, left_out = mine.subset(others), mine.subset(judging)
 
     def probabilities(one: Reassembled, of: Donor) -> tuple[Array, float]:
-        pixels = images[of.input_size].subset(np.flatnonzero(~held)).pixels
+        pixels = images[of.input_size].subset(others).pixels
         return sharpened(answers(one.network, of, list(pixels)), learning.labels)
 
     def accuracy(network: Network) -> float:
-        found = answers(network, donor, list(judging.pixels))
-        return float((found.argmax(1) == judging.labels).mean())
+        found = answers(network, donor, list(left_out.pixels))
+        return float((found.argmax(1) == left_out.labels).mean())
 
-    made = with_head_of(made, donor, learning)  # the classifier is not fitted to what judges it
+    made = with_head_of(made, donor, learning)
     student, factor = probabilities(made, donor)
     learned = lessons(learning, student, [probabilities(*one)[0] for one in whole])
     network = finish(
@@ -146,7 +146,7 @@ def finished(
     before, after = accuracy(made.network), accuracy(network)
     return Finished(
         network=network if after > before else original, before=before, after=after,
-        left_out=len(judging), trained_on=len(learning),
+        left_out=len(left_out), trained_on=len(learning),
     )  # fmt: skip
 
 

@@ -167,8 +167,8 @@ def test_every_class_is_in_both_halves():
     pixels = np.arange(24, dtype=np.uint8).reshape(24, 1, 1, 1) * np.ones((1, 4, 4, 3), np.uint8)
     some = Images(pixels=pixels, labels=labels, boxes=())
     parts = TwoParts(
-        name="", classes=tuple("abcd"), fitting={4: some}, training={4: some}, measuring={4: some},
-        digest="",
+        name="", classes=tuple("abcd"), training={4: some}, measuring={4: some},
+        fitted=np.arange(24), judging=np.arange(0), digest="",
     )  # fmt: skip
     data = donor_library._parts(parts, 4)
     assert np.bincount(data.train.labels).tolist() == [3] * 4

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from nnfactory.factory.reuse.training import finish as training  # noqa: E402
 
 SIDE, CLASSES = 8, 3
+JUDGING = np.arange(7, 400, 8)
 
 
 def donor(seed: int = 0) -> Donor:
@@ -53,7 +54,8 @@ def made_of(one: Donor, some: Images | None = None) -> Reassembled:
         features = answers(one.network, one, list(some.pixels))
         head = fit_linear_head(features, some.labels, CLASSES)
     parts = (one.network, head_network(head, shape))
-    return Reassembled(way=Way(blocks=(0,), value=0.0, costs={}), parts=parts, head=head, r2=())
+    way = Way(blocks=(0,), value=0.0, costs={})
+    return Reassembled(way=way, parts=parts, head=head, judged=None, r2=())
 
 
 def test_sharpened_probabilities_make_the_labels_likeliest():
@@ -83,14 +85,14 @@ def test_the_teacher_is_the_donor_that_is_surest_of_the_right_class():
 def test_training_makes_it_better_and_only_trains_what_is_new_first(monkeypatch):
     one, some = donor(), images(400)
     made = made_of(one, some.subset(np.arange(30)))
-    done = training.finished(made, one, [(made, one)], {SIDE: some}, epochs=6)
+    done = training.finished(made, one, [(made, one)], {SIDE: some}, JUDGING, epochs=6)
     assert (done.left_out, done.trained_on) == (50, 350)
     assert done.after > done.before
     training.prove_trained(done.network, one, answering(done.network, one))
     for name in made.network.weights:
         assert not np.array_equal(done.network.weights[name], made.network.weights[name])
     monkeypatch.setattr(training, "NEW_SHARE", 0.999)
-    frozen = training.finished(made, one, [(made, one)], {SIDE: some}, epochs=2)
+    frozen = training.finished(made, one, [(made, one)], {SIDE: some}, JUDGING, epochs=2)
     for name in set(made.network.weights) - made.new_weights:
         np.testing.assert_array_equal(frozen.network.weights[name], made.network.weights[name])
 
@@ -99,7 +101,7 @@ def test_what_training_makes_worse_stays_as_it_was(monkeypatch):
     one, some = donor(), images(400)
     made = made_of(one, some)
     monkeypatch.setattr(training, "RATE", 30.0)
-    done = training.finished(made, one, [(made, one)], {SIDE: some}, epochs=1)
+    done = training.finished(made, one, [(made, one)], {SIDE: some}, JUDGING, epochs=1)
     assert done.after <= done.before
     assert done.network.weights.keys() == made.network.weights.keys()
     for name, array in made.network.weights.items():

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pretrained
 import pytest
+from reassembly import joined
 
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.errors import DataError, VerificationError
@@ -22,7 +23,7 @@ from nnfactory.factory.reuse.head import fit_linear_head
 from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.pool import Pool, chains_of, places_of, pool_of
 from nnfactory.factory.reuse.proof import prove
-from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers, joined, reassembled
+from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers, reassembled
 from nnfactory.factory.reuse.search import best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 from nnfactory.factory.units import MIB
@@ -117,6 +118,27 @@ def test_ways_that_begin_alike_are_what_each_is_by_itself(made):
         assert [r2 is None for r2 in one.r2] == [a == b for a, b in itertools.pairwise(blocks)]
         for name, values in run_network(alone.network, image).items():
             np.testing.assert_array_equal(run_network(one.network, image)[name], values)
+
+
+def test_images_that_nothing_was_fitted_to_judge(made):
+    """They change nothing that is fitted, and the judgement is that of the network on them."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 128, (10, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(10) % 2
+    pixels[:7][labels[:7] == 1] += 100  # the last three are noise to the network
+    more = Images(
+        pixels=np.concatenate([made.images.pixels, pixels]),
+        labels=np.concatenate([made.images.labels, labels]), boxes=(),
+    )  # fmt: skip
+    way = made.pool.stages.way((0, 1, 1))
+    (found,) = reassembled(made.pool, [way], {32: more}, made.seen)
+    (alone,) = built(made, (0, 1, 1))
+    assert alone.judged is None
+    np.testing.assert_allclose(found.head.weight, alone.head.weight, rtol=1e-5)
+    assert found.r2 == alone.r2
+    donor = made.pool.places[0].donor
+    right = answers(found.network, donor, list(pixels)).argmax(1) == labels
+    assert found.judged == pytest.approx(right.mean())
 
 
 def test_the_whole_network_answers_as_its_parts_do(made):
