@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from ..factory.schema import (
     Task,
 )
 from .keeping import ROUNDS, broken, check_file_size, excess_mib, measure_model
+from .model_file import model_file
 from .request import Report, Request, Stopwatch, open_request, silent
 
 if TYPE_CHECKING:
@@ -145,13 +145,15 @@ def _choose(
         except BudgetError as error:
             if measurement is None or asked is budget:
                 raise
-            raise broken(
-                measurement, budget, hint=REACHABLE
-            ) from error  # the limit that is too low is ours
+            # the limit that is too low is ours
+            raise broken(measurement, budget, hint=REACHABLE) from error
         plan, source, linked = answer.plan, answer.source, answer.linked
         check_place(artifact_place(out_dir, plan, profile), plan.id, overwrite=overwrite)
         with watch.phase("link"):
-            model = _model(source, plan, linked)
+            model = model_file(
+                linked.network, plan, license=source.card["weights"]["license"],
+                stride=max(source.head_strides, default=None),
+            )  # fmt: skip
         check_file_size(model, budget)
         measurement = None
         if profile.name == "host":
@@ -230,27 +232,6 @@ def _corrected(
     assert estimate.latency_ms is not None
     ratio = max(1.002, measurement.percentile(budget.percentile) / estimate.latency_ms.value)
     return [replace(option, table=corrected(option.table, ratio)) for option in options]
-
-
-def _model(source: ModuleLibrary, plan: Plan, linked: Linked) -> bytes:
-    """The linked network as a file: metadata, opset, checker."""
-    from .. import __version__
-    from ..exporters.metadata import Imprint, apply_metadata_, network_metadata
-    from ..exporters.onnx import bytes_from_network
-    from ..factory.graph.network import model_from_network
-
-    imprint = Imprint(
-        plan_id=plan.id,
-        library=plan.library,
-        version=__version__,
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        license=source.card["weights"]["license"],
-    )
-    size = (plan.input_size, plan.input_size)
-    stride = max(source.head_strides, default=plan.input_size)
-    model = model_from_network(linked.network)
-    apply_metadata_(model, network_metadata(plan.task, size=size, stride=stride, imprint=imprint))
-    return bytes_from_network(model)
 
 
 def artifact_place(out_dir: Path | None, plan: Plan, profile: DeviceProfile) -> Path:

@@ -140,12 +140,14 @@ def reassemble(
         from ..factory.reuse.training.finish import check_trainable
 
         check_trainable([place.donor for place in opened.pool.places])
-    proven, ranked = _prove_one(
-        opened, profile, budget, most_donors, epochs, (out_dir, overwrite), watch, report
-    )
+    wish = _Wish(
+        profile=profile, budget=budget, most_donors=most_donors, epochs=epochs, out_dir=out_dir,
+        overwrite=overwrite,
+    )  # fmt: skip
+    proven, ranked = _prove_one(opened, wish, watch, report)
     if epochs:
         with watch.phase("finish"):
-            proven = _trained(opened, proven, profile, budget, epochs, report)
+            proven = _trained(opened, proven, wish, report)
     with watch.phase("export"):
         artifact = write_reassembly(
             opened, proven, profile=profile, budget=budget, out_dir=out_dir, overwrite=overwrite,
@@ -177,6 +179,18 @@ def _check_budget(budget: Budget) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What is asked for, besides pool and images; see :func:`reassemble`."""
+
+    profile: DeviceProfile
+    budget: Budget
+    most_donors: int | None
+    epochs: int
+    out_dir: Path | None
+    overwrite: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Tried:
     """A network that was built to see whether it keeps the budget."""
@@ -189,9 +203,8 @@ class _Tried:
 
 
 def _prove_one(
-    opened: OpenedPool, profile: DeviceProfile, budget: Budget, most_donors: int | None,
-    epochs: int, place: tuple[Path | None, bool], watch: Stopwatch, report: Report,
-) -> tuple[Proven, list[Reassembled]]:  # fmt: skip
+    opened: OpenedPool, wish: _Wish, watch: Stopwatch, report: Report
+) -> tuple[Proven, list[Reassembled]]:
     """Search and build, until the whole network keeps the budget; all that was built, best first.
 
     Blocks are measured one by one, so their sum may be less than what the whole takes: then costs
@@ -204,7 +217,7 @@ def _prove_one(
     from ..factory.reuse.proof import prove
     from .reassembly_artifact import accuracy_of
 
-    stages = opened.pool.stages
+    stages, budget, most_donors = opened.pool.stages, wish.budget, wish.most_donors
     slower, spare_mib, failure = 1.0, 0.0, None
     for _ in range(ROUNDS):
         limits = limits_of(budget)
@@ -216,9 +229,7 @@ def _prove_one(
             ways = ways_within(stages, limits, most_donors=most_donors)
             if not ways:
                 raise failure or infeasible(stages, limits, most_donors=most_donors)
-        tried = _tried(
-            opened, ways, limits, profile, budget, most_donors, epochs, place, watch, report
-        )
+        tried = _tried(opened, ways, limits, wish, watch, report)
         proven = tried.proven
         if not tried.excess_mib and tried.slow_ms is None:
             with watch.phase("prove"):
@@ -234,8 +245,7 @@ def _prove_one(
 
 
 def _tried(
-    opened: OpenedPool, ways: Sequence[Way], limits: Mapping[str, float], profile: DeviceProfile,
-    budget: Budget, most_donors: int | None, epochs: int, place: tuple[Path | None, bool],
+    opened: OpenedPool, ways: Sequence[Way], limits: Mapping[str, float], wish: _Wish,
     watch: Stopwatch, report: Report,
 ) -> _Tried:  # fmt: skip
     """The best of some ways as a network; measured, where the device is at hand."""
@@ -248,19 +258,20 @@ def _tried(
         ranked = _ranked(opened, ways, report)
         donor = opened.donor(ranked[0].way.blocks)
         made = with_head_of(ranked[0], donor, opened.images.training[donor.input_size])
-    plan = plan_of(opened, made, epochs)
-    check_place(artifact_place(place[0], plan, profile), plan.id, overwrite=place[1])
+    profile, plan = wish.profile, plan_of(opened, made, wish.epochs)
+    place = artifact_place(wish.out_dir, plan, profile)
+    check_place(place, plan.id, overwrite=wish.overwrite)
     network = answering(made.network, donor)
     model = model_of(opened, plan, network)
     estimate, measurement = estimate_of(network, model, profile), None
     if profile.name == "host":
         with watch.phase("measure"):
             report("measuring", 0, 1)
-            measurement = measure_model(model, profile, budget)
+            measurement = measure_model(model, profile, wish.budget)
     proven = Proven(
         made=made, plan=plan, model=model, estimate=estimate, measurement=measurement,
         certificate=certificate_of(
-            opened.pool.stages, limits, made.way, most_donors=most_donors
+            opened.pool.stages, limits, made.way, most_donors=wish.most_donors
         ),
         chosen=MeasuredChoice(
             candidates=len(ranked), images=len(opened.images.judging), accuracy=_judged(made)
@@ -268,15 +279,12 @@ def _tried(
     )  # fmt: skip
     return _Tried(
         ranked=ranked, proven=proven, network=network,
-        excess_mib=excess_mib(measurement, budget),
-        slow_ms=_slow_ms(estimate, measurement, budget),
+        excess_mib=excess_mib(measurement, wish.budget),
+        slow_ms=_slow_ms(estimate, measurement, wish.budget),
     )  # fmt: skip
 
 
-def _trained(
-    opened: OpenedPool, proven: Proven, profile: DeviceProfile, budget: Budget, epochs: int,
-    report: Report,
-) -> Proven:  # fmt: skip
+def _trained(opened: OpenedPool, proven: Proven, wish: _Wish, report: Report) -> Proven:
     """The network after training; measured and proven again.
 
     Raises:
@@ -293,10 +301,11 @@ def _trained(
         teacher = opened.donor(one.way.blocks)
         whole.append((with_head_of(one, teacher, training[teacher.input_size]), teacher))
     done = finished(
-        proven.made, donor, whole, training, opened.images.judging, epochs=epochs, report=report
-    )
+        proven.made, donor, whole, training, opened.images.judging, epochs=wish.epochs,
+        report=report,
+    )  # fmt: skip
     view = FinishView(
-        epochs=epochs, images=done.trained_on, left_out=done.left_out, before=done.before,
+        epochs=wish.epochs, images=done.trained_on, left_out=done.left_out, before=done.before,
         after=done.after, is_kept=done.after > done.before,
     )  # fmt: skip
     if not view.is_kept:
@@ -306,11 +315,11 @@ def _trained(
     parity = prove_trained(done.network, donor, network)  # what was proven before is another one
     measurement = None
     for _ in range(ROUNDS if proven.measurement else 0):  # the same graph: a failure is noise
-        measurement = measure_model(model, profile, budget)
+        measurement = measure_model(model, wish.profile, wish.budget)
         if measurement.verdict != "FAIL":
             break
     if measurement and measurement.verdict == "FAIL":
-        raise _failure(proven.estimate, measurement, budget)
+        raise _failure(proven.estimate, measurement, wish.budget)
     return replace(
         proven, model=model, measurement=measurement, finish=view, parity=(parity,),
         accuracy=(accuracy_of(opened, proven.plan, network),),

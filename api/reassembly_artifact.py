@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from ..factory.schema import (
     Plan,
 )
 from ..factory.units import MIB
+from .model_file import model_file
 from .pipeline import artifact_place
 from .reassembly_pool import OpenedPool
 
@@ -108,25 +108,9 @@ def plan_of(opened: OpenedPool, made: Reassembled, epochs: int) -> Plan:
 
 
 def model_of(opened: OpenedPool, plan: Plan, network: Network) -> bytes:
-    """A network as a file: metadata, opset, checker."""
-    from .. import __version__
-    from ..exporters.metadata import Imprint, apply_metadata_, network_metadata
-    from ..exporters.onnx import bytes_from_network
-    from ..factory.graph.network import model_from_network
-
-    imprint = Imprint(
-        plan_id=plan.id,
-        library=plan.library,
-        version=__version__,
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        license=_license([card for card in opened.cards if card["name"] in _donors(opened, plan)]),
-    )
-    size = (plan.input_size, plan.input_size)
-    model = model_from_network(network)
-    apply_metadata_(
-        model, network_metadata(plan.task, size=size, stride=plan.input_size, imprint=imprint)
-    )
-    return bytes_from_network(model)
+    """A network as a file, with the licenses of its donors."""
+    used = [card for card in opened.cards if card["name"] in _donors(opened, plan)]
+    return model_file(network, plan, license=_license(used))
 
 
 def estimate_of(network: Network, model: bytes, profile: DeviceProfile) -> Estimate:

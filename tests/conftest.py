@@ -10,15 +10,19 @@ from pathlib import Path
 
 import hypothesis
 import numpy as np
+import onnx
+import pretrained
 import pytest
 from click.testing import CliRunner, Result
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
+from nnfactory import api
 from nnfactory.cli import cli
 from nnfactory.factory import features, schema
 from nnfactory.factory.assembler import accuracy
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph import cut, normalization
+from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.library import library, store, writer
 from nnfactory.factory.sampling import sample_widths
 
@@ -401,6 +405,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     return work
+
+
+@pytest.fixture
+def imported_resnets(data_dir: Path, folder: Path) -> tuple[str, ...]:
+    """Two CIFAR networks that were imported, as files in the current folder, too; their names."""
+    for name in ("resnet8", "resnet20"):
+        one = pretrained.pretrained(data_dir, name)
+        onnx.save(model_from_network(one.network), folder / f"{name}.onnx")
+        api.import_network(
+            folder / f"{name}.onnx", name=name, labels=tuple(f"class {i}" for i in range(10)),
+            mean=one.mean, std=one.std, license=one.licence,
+        )  # fmt: skip
+    return "resnet8", "resnet20"
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-import pretrained
 import pytest
 from click.testing import Result
 from PIL import Image
 
 from nnfactory import api
 from nnfactory.factory.errors import DataError, UnknownNameError, UsageError
-from nnfactory.factory.graph.network import model_from_network
 
 NAMES = ("resnet8", "resnet20")
 pytestmark = pytest.mark.usefixtures("folder")
@@ -24,14 +20,8 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def imported(data_dir: Path, folder: Path) -> Path:
+def imported(imported_resnets: tuple[str, ...], folder: Path) -> Path:
     """Two imported networks; the folder of images of three classes."""
-    for name in NAMES:
-        one = pretrained.pretrained(data_dir, name)
-        onnx.save(model_from_network(one.network), f"{name}.onnx")
-        options: dict[str, Any] = {"mean": one.mean, "std": one.std, "license": one.licence}
-        labels = tuple(f"class {i}" for i in range(10))
-        api.import_network(Path(f"{name}.onnx"), name=name, labels=labels, **options)
     rng = np.random.default_rng(0)
     for label in ("a", "b", "c"):
         place = folder / "photos" / label

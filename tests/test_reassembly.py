@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pretrained
 import pytest
 from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
@@ -19,7 +18,6 @@ from PIL import Image
 from nnfactory import api
 from nnfactory.devices.profile import PROFILES, load_profile
 from nnfactory.factory.errors import BudgetError, DataError, DeviceError, UsageError
-from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
 
 NAMES = ("resnet8", "resnet20")
@@ -28,15 +26,8 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def photos(data_dir: Path, folder: Path) -> Path:
+def photos(imported_resnets: tuple[str, ...], folder: Path) -> Path:
     """Two imported networks; a folder of images of three classes that differ in color."""
-    for name in NAMES:
-        one = pretrained.pretrained(data_dir, name)
-        onnx.save(model_from_network(one.network), f"{name}.onnx")
-        api.import_network(
-            Path(f"{name}.onnx"), name=name, labels=tuple(f"class {i}" for i in range(10)),
-            mean=one.mean, std=one.std, license=one.licence,
-        )  # fmt: skip
     rng = np.random.default_rng(0)
     for channel, label in enumerate(("blue", "green", "red")):
         place = folder / "photos" / label
