@@ -2,10 +2,12 @@
 
 from .artifacts import Check, bench, inspect, load, run, verify
 from .data import DataView, check_data, new_recipe
+from .disassembly import ClassView, Disassembly, FamilyView, disassemble
 from .foreign import (
     DonorView,
     Likeness,
     PartitionView,
+    foreign_network,
     import_network,
     import_torch,
     imported,
@@ -34,8 +36,11 @@ __all__ = [
     "BlockView",
     "CandidateView",
     "Check",
+    "ClassView",
     "DataView",
+    "Disassembly",
     "DonorView",
+    "FamilyView",
     "FinishView",
     "Frontier",
     "LibraryView",
@@ -49,8 +54,10 @@ __all__ = [
     "check_picture",
     "device",
     "devices",
+    "disassemble",
     "draw_frontiers",
     "draw_similarity",
+    "foreign_network",
     "import_network",
     "import_torch",
     "imported",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from .request import Report, need_torch, silent
 if TYPE_CHECKING:
     from ..factory.datasets import Images
     from ..factory.graph.network import Array
+    from ..factory.reuse.donor import Donor
     from ..factory.reuse.pool import Places
 
 BLOCKS = 4
@@ -49,6 +51,37 @@ class DonorView:
     removable: int
     cut_points: int
     not_understood: dict[str, str]
+
+
+def foreign_network(
+    file: Path, *, labels: Path | tuple[str, ...], mean: tuple[float, float, float],
+    std: tuple[float, float, float], colors: str = "RGB", license: str = "",
+    input_size: int | None = None,
+) -> Donor:  # fmt: skip
+    """Read a pretrained network from an ONNX file without keeping it.
+
+    Args:
+        file: As in :func:`import_network`.
+        labels: As there.
+        mean: As there.
+        std: As there.
+        colors: As there.
+        license: As there.
+        input_size: As there.
+
+    Raises:
+        DataError: The file cannot be read, or what was said does not fit it.
+    """
+    from ..factory.graph.foreign import load_foreign
+    from ..factory.reuse.donor import Donor
+    from ..factory.reuse.import_card import read_labels
+
+    names = labels if isinstance(labels, tuple) else read_labels(labels)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "-", file.stem).lstrip("._-") or "network"
+    return Donor(
+        name=stem, network=load_foreign(file, size=input_size), mean=mean, std=std,
+        colors=colors, labels=names, license=license,
+    )  # fmt: skip
 
 
 def import_network(

@@ -1,11 +1,12 @@
-"""A finished network as an ONNX file that says where it comes from."""
+"""A finished network as an ONNX file that says where it comes from, and what it costs."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from ..factory.schema import Plan
+from ..factory.schema import DeviceProfile, Estimate, Plan
+from ..factory.units import MIB
 
 if TYPE_CHECKING:
     from ..factory.graph.network import Network
@@ -39,3 +40,21 @@ def model_file(network: Network, plan: Plan, *, license: str, stride: int | None
     model = model_from_network(network)
     apply_metadata_(model, metadata)
     return bytes_from_network(model)
+
+
+def estimate_of(network: Network, model: bytes, profile: DeviceProfile) -> Estimate:
+    """What a network costs; the latency is estimated for boards and measured on this machine."""
+    from ..devices.predictor import predictor_for
+    from ..factory.graph.costs import op_costs, parameter_count
+    from ..factory.graph.memory import peak_bytes
+    from ..factory.graph.network import tensor_shapes
+
+    shapes = tensor_shapes(network)
+    ops = op_costs(network, shapes)
+    predictor = None if profile.name == "host" else predictor_for(profile.name)
+    return Estimate(
+        latency_ms=None if predictor is None else predictor.predict_ms(ops), accuracy=None,
+        mparams=parameter_count(network) / 1e6, mmacs=sum(op.macs for op in ops) / 1e6,
+        memory_mib=peak_bytes(network, shapes) / MIB, file_mib=len(model) / MIB,
+        runtime=profile.runtime, precision="fp32" if predictor is None else predictor.precision,
+    )  # fmt: skip

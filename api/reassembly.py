@@ -252,7 +252,8 @@ def _tried(
     from ..exporters.bundle import check_place
     from ..factory.reuse.choice import certificate_of
     from ..factory.reuse.reassembly import answering, with_head_of
-    from .reassembly_artifact import Proven, estimate_of, model_of, plan_of
+    from .model_file import estimate_of
+    from .reassembly_artifact import Proven, model_of, plan_of
 
     with watch.phase("build"):
         ranked = _ranked(opened, ways, report)

@@ -20,7 +20,6 @@ from ..factory.schema import (
     Parity,
     Plan,
 )
-from ..factory.units import MIB
 from .model_file import model_file
 from .pipeline import artifact_place
 from .reassembly_pool import OpenedPool
@@ -111,24 +110,6 @@ def model_of(opened: OpenedPool, plan: Plan, network: Network) -> bytes:
     """A network as a file, with the licenses of its donors."""
     used = [card for card in opened.cards if card["name"] in _donors(opened, plan)]
     return model_file(network, plan, license=_license(used))
-
-
-def estimate_of(network: Network, model: bytes, profile: DeviceProfile) -> Estimate:
-    """What a network costs; the latency is estimated for boards and measured on this machine."""
-    from ..devices.predictor import predictor_for
-    from ..factory.graph.costs import op_costs, parameter_count
-    from ..factory.graph.memory import peak_bytes
-    from ..factory.graph.network import tensor_shapes
-
-    shapes = tensor_shapes(network)
-    ops = op_costs(network, shapes)
-    predictor = None if profile.name == "host" else predictor_for(profile.name)
-    return Estimate(
-        latency_ms=None if predictor is None else predictor.predict_ms(ops), accuracy=None,
-        mparams=parameter_count(network) / 1e6, mmacs=sum(op.macs for op in ops) / 1e6,
-        memory_mib=peak_bytes(network, shapes) / MIB, file_mib=len(model) / MIB,
-        runtime=profile.runtime, precision="fp32" if predictor is None else predictor.precision,
-    )  # fmt: skip
 
 
 def accuracy_of(opened: OpenedPool, plan: Plan, network: Network) -> Accuracy:

@@ -10,6 +10,7 @@ import click
 from .artifacts import bench, inspect, run, verify
 from .builds import build, plan
 from .devices import devices
+from .disassembly import disassemble
 from .modules import modules
 from .output import EXIT_CODES, Group, versions_text
 from .reassembly import reassemble
@@ -39,7 +40,18 @@ def cli(context: click.Context, version: bool, no_color: bool, quiet: bool) -> N
         click.echo(context.get_help())
 
 
-for command in (build, plan, bench, verify, inspect, run, reassemble, devices, modules):
+for command in (
+    build,
+    plan,
+    bench,
+    verify,
+    inspect,
+    run,
+    reassemble,
+    disassemble,
+    devices,
+    modules,
+):
     cli.add_command(command)
 
 

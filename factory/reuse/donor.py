@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,26 @@ class Donor:
                 f"{self.mean} and {self.std}.",
                 hints=["pixels count from 0 to 1 here: divide those of 0 to 255 by 255"],
             )
+
+    def outputs_of(self, classes: Sequence[str]) -> list[int]:
+        """Positions of classes among the labels, by name or first synonym.
+
+        Raises:
+            DataError: A class is none of the labels.
+        """
+        known: dict[str, int] = {}
+        for position, label in enumerate(self.labels):
+            known.setdefault(label.split(",")[0].strip().casefold(), position)
+        known |= {label.casefold(): position for position, label in enumerate(self.labels)}
+        missing = [name for name in classes if name.casefold() not in known]
+        if missing:
+            raise DataError(
+                f"'{self.name}' has no class {missing[0]!r}; its labels are "
+                f"{', '.join(map(repr, self.labels[:5]))}{' ..' if len(self.labels) > 5 else ''}.",
+                hints=["name the folders of the images as its labels",
+                       "reassemble takes any classes"],
+            )  # fmt: skip
+        return [known[name.casefold()] for name in classes]
 
     @property
     def input_name(self) -> str:

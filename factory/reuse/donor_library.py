@@ -12,7 +12,6 @@ import numpy as np
 
 from ..accuracy_measurement import measure_accuracy, tensor_from_pixels
 from ..datasets import DataSet
-from ..errors import DataError
 from ..graph.cut import mask
 from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network
@@ -51,7 +50,7 @@ def donor_library(
     from ..supernet import measurements as measure
 
     data = _parts(images, donor.input_size)
-    network = library_network(donor, _outputs(donor, images.classes))
+    network = library_network(donor, donor.outputs_of(images.classes))
     some = data.train.subset(balanced_order(data.train.labels, 1)[:CURVE_IMAGES])
     tensors = [tensor_from_pixels(image[None]) for image in some.pixels]
     network, slots = slots_of(network, tensors)
@@ -65,22 +64,6 @@ def donor_library(
         folder, card=card, network=network, slots=slots, importance=draft.importance,
         sizes=draft.sizes, overwrite=overwrite,
     )  # fmt: skip
-
-
-def _outputs(donor: Donor, classes: Sequence[str]) -> list[int]:
-    """Positions of classes among the donor's labels, by name or first synonym."""
-    known: dict[str, int] = {}
-    for position, label in enumerate(donor.labels):
-        known.setdefault(label.split(",")[0].strip().casefold(), position)
-    known |= {label.casefold(): position for position, label in enumerate(donor.labels)}
-    missing = [name for name in classes if name.casefold() not in known]
-    if missing:
-        raise DataError(
-            f"'{donor.name}' has no class {missing[0]!r}; its labels are "
-            f"{', '.join(map(repr, donor.labels[:5]))}{' ..' if len(donor.labels) > 5 else ''}.",
-            hints=["name the folders of the images as its labels", "reassemble takes any classes"],
-        )
-    return [known[name.casefold()] for name in classes]
 
 
 def _parts(images: TwoParts, size: int) -> DataSet:

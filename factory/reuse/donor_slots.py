@@ -44,7 +44,20 @@ class _Family:
 
 
 def library_network(donor: Donor, outputs: Sequence[int]) -> Network:
-    """A donor that reads images in [0, 1] and gives logits of some of its outputs.
+    """The network of :func:`task_network` with weights that half precision holds.
+
+    Args:
+        donor: A classifier that ends in a linear layer.
+        outputs: Positions of the classes among its outputs.
+
+    Raises:
+        DataError: It ends otherwise, or holds a normalization that cannot be folded.
+    """
+    return rounded(task_network(donor, outputs))
+
+
+def task_network(donor: Donor, outputs: Sequence[int]) -> Network:
+    """A donor that reads "images", RGB in [0, 1], and gives logits of some of its outputs.
 
     Args:
         donor: A classifier that ends in a linear layer.
@@ -65,7 +78,7 @@ def library_network(donor: Donor, outputs: Sequence[int]) -> Network:
     whole = chained(donor.name, [donor.entry(), network])
     whole = replace(whole, nodes=tuple(_named(whole.nodes)))
     _check_answers(donor, whole, logits, outputs)
-    return rounded(whole)
+    return whole
 
 
 def _check_answers(donor: Donor, network: Network, logits: str, outputs: Sequence[int]) -> None:

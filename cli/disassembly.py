@@ -1,0 +1,163 @@
+"""``disassemble``: what some classes need of a trained network, cut out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+
+from ..factory.schema import Budget
+from . import options
+from .build_facts import Fact, cost_facts, proof_facts, size_text
+from .builds import budget_words, print_facts, print_next, raise_if_inconclusive, result_table
+from .foreign import Triple
+from .output import console, interval_text, print_json, progress
+
+if TYPE_CHECKING:
+    from ..api import Disassembly
+
+
+@click.command(short_help="Cut what some classes need out of a trained network.")
+@click.argument("model", metavar="NAME|FILE")
+@click.option("--classes", required=True, metavar="A,B,..", help="Which of its labels; 2 at least.")
+@click.option(
+    "--data", required=True, type=options.PATH, metavar="DIR",
+    help="Labelled images: a folder per class, or any format that 'modules check' reads.",
+)  # fmt: skip
+@click.option("--device", default="host", show_default=True, metavar="NAME")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="0..1",
+    help="Latency limit as a share of the whole network's.",
+)  # fmt: skip
+@click.option("--latency", type=options.MILLISECONDS, help="Limit of the median latency.")
+@click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
+@click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
+@click.option(
+    "--images", type=click.IntRange(16, 1000), default=300, show_default=True,
+    help="Images to fit layers to, at most, and as many others to choose on.",
+)  # fmt: skip
+@click.option(
+    "--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of a FILE: the name of every output, one a line, in order.",
+)  # fmt: skip
+@click.option("--mean", type=Triple(), help="Of a FILE: of pixels in [0, 1], per color.")
+@click.option("--std", type=Triple(), help="The same; pixels are divided by it.")
+@click.option("--colors", type=click.Choice(["RGB", "BGR"]), help="Of a FILE.  [default: RGB]")
+@click.option("--license", help="Of a FILE's weights, as SPDX names it.")
+@click.option(
+    "--imgsz", "input_size", type=click.IntRange(1), help="Of a FILE that leaves it open."
+)
+@click.option("-o", "--out", "out_dir", type=options.PATH, help="The artifact folder.")
+@click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
+@options.json_option
+def disassemble(
+    model: str, classes: str, data: Path, device: str, share: float | None, latency: float | None,
+    params: float | None, macs: float | None, images: int, out_dir: Path | None, overwrite: bool,
+    as_json: bool, **said: Any,
+) -> None:  # fmt: skip
+    """Cut what some classes need out of a trained classifier, without training.
+
+    NAME is an imported network; of an ONNX FILE labels and normalization must be said. The folders
+    of --data are named as the labels.
+
+    \b
+    nnfactory disassemble r18 --classes tench,church --data photos --share 0.5
+    nnfactory disassemble net.onnx --labels names.txt --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 \\
+        --classes cat,dog,car --data photos --params 0.2M
+    """
+    from .. import api
+
+    budget = Budget(latency_ms=latency, mparams=params, mmacs=macs)
+    words = ["nnfactory", "disassemble", model, "--classes", classes, "--data", str(data)]
+    words += ["--device", device, *([] if share is None else ["--share", f"{share:g}"])]
+    words += [*budget_words(budget), "--images", str(images), *_said_words(said)]
+    said = {key: value for key, value in said.items() if value is not None}
+    missing = [f"--{key}" for key in ("labels", "mean", "std") if key not in said]
+    if missing and (said or Path(model).is_file()):
+        raise click.UsageError(
+            f"Missing {', '.join(missing)}: what no ONNX file says and nobody should guess."
+        )
+    with progress() as report:
+        made = api.disassemble(
+            api.foreign_network(Path(model), **said) if said else model, data,
+            classes=options.names_in(classes), device=device, share=share, budget=budget,
+            images=images, out_dir=out_dir, overwrite=overwrite, command=shlex.join(words),
+            report=report,
+        )  # fmt: skip
+    table = result_table(made.result, words) | {
+        "families": [_table(view) for view in made.families],
+        "classes": [_table(view) for view in made.classes],
+        "values": made.values, "whole_ms": made.whole_ms,
+    }  # fmt: skip
+    if not as_json:
+        print_facts(made.result, _facts(made, budget))
+        _print_classes(made)
+    raise_if_inconclusive(made.result, budget, table)
+    if as_json:
+        print_json(table)
+
+
+def _said_words(said: dict[str, Any]) -> list[str]:
+    names = {"input_size": "imgsz"}
+    words = []
+    for key, value in said.items():
+        if value is not None:
+            text = ",".join(f"{x:g}" for x in value) if isinstance(value, tuple) else str(value)
+            words += [f"--{names.get(key, key)}", text]
+    return words
+
+
+def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
+    """Everything about a component that was cut out within a budget."""
+    result = made.result
+    plan, chosen = result.plan, result.chosen
+    kept, total = (sum(getattr(f, key) for f in made.families) for key in ("kept", "channels"))
+    gone = sum(1 for family in made.families if not family.kept)
+    branches = f", {gone} of {len(made.families)} branches left out" if gone else ""
+    yield (
+        "network",
+        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {kept} of "
+        f"{total} inner channels{branches}",
+    )
+    yield from cost_facts(result, budget)
+    if made.whole_ms is not None:
+        how = "measured" if result.measurement else "estimated"
+        yield "", f"the whole network {how} {made.whole_ms:.3f} ms"
+    for accuracy, of in zip(result.accuracy, ("", ", the whole network"), strict=True):
+        value = interval_text(accuracy.interval)
+        yield (
+            "" if of else "accuracy",
+            f"measured {accuracy.metric} {value}{of} on {accuracy.dataset}",
+        )
+    yield "size", size_text(result.estimate)
+    assert chosen is not None
+    gap = "no gap" if result.certificate.gap <= 1e-6 else f"gap {result.certificate.gap:.1e}"
+    yield (
+        "choice",
+        f"by {made.values}, nearest to the whole network of {chosen.candidates}, right on "
+        f"{chosen.accuracy:.1%} of {chosen.images} images that nothing was fitted to; no other "
+        f"channels lose less by these values ({result.certificate.method}, {gap})",
+    )
+    yield from proof_facts(result)
+
+
+def _print_classes(made: Disassembly) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for title in ("whole network", "component", "images"):
+        table.add_column(title, justify="right")
+    for view in made.classes:
+        table.add_row(escape(view.name), f"{view.whole:.1%}", f"{view.component:.1%}", str(view.n))
+    console().print()
+    console().print(table)
+    print_next(made.result)
+
+
+def _table(view: object) -> dict[str, object]:
+    return {key: getattr(view, key) for key in view.__dataclass_fields__}  # type: ignore[attr-defined]

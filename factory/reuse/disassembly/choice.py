@@ -1,0 +1,173 @@
+"""Which channels stay: the least loss within limits, proven by an integer program.
+
+Every family keeps one of some sizes. What two families that meet in a layer save is not the sum of
+what each saves; the overlap, a product of both choices, is made linear by a transport of one
+choice to the other, which is exact where choices are whole numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+
+from ...errors import BudgetError
+from ...graph.network import Array
+from .costs import Costs, dependents, sizes_of
+from .families import Anatomy
+
+SECONDS = 20.0  # for the solver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How many channels of every family stay.
+
+    Attributes:
+        sizes: Per family.
+        loss: Sum of what families lose.
+        bound: No choice loses less.
+        costs: Per kind of cost what is left of it, by the tables.
+    """
+
+    sizes: Mapping[str, int]
+    loss: float
+    bound: float
+    costs: Mapping[str, float]
+
+
+def choose(
+    anatomy: Anatomy, losses: Mapping[str, Array], costs: Mapping[str, Costs],
+    limits: Mapping[str, float],
+) -> Choice:  # fmt: skip
+    """The sizes that lose least within limits.
+
+    Args:
+        anatomy: The network.
+        losses: Per family what is lost at each of its :func:`sizes_of`.
+        costs: By kind.
+        limits: By kind, in the units of the costs.
+
+    Raises:
+        BudgetError: No choice keeps the limits; the hints say what is reachable.
+    """
+    program = _Program(anatomy, losses)
+    for kind, limit in limits.items():
+        program.limit(costs[kind], limit)
+    solved = program.solve(program.objective)
+    if solved is None:
+        least = {kind: costs[kind].whole - program.most_saved(costs[kind]) for kind in limits}
+        words = ", ".join(f"{kind} {value:.4g}" for kind, value in least.items())
+        asked = ", ".join(f"{kind} <= {value:.4g}" for kind, value in limits.items())
+        raise BudgetError(
+            f"No part of '{anatomy.network.name}' keeps {asked}; each by itself can be at least: "
+            f"{words}.",
+            hints=["loosen the limit, or begin with a smaller network"],
+            details={"reachable": least},
+        )
+    x, bound = solved
+    sizes = program.sizes(x)
+    return Choice(
+        sizes=sizes, loss=float(program.objective @ x), bound=bound,
+        costs={kind: costs[kind].whole - float(program.row(costs[kind]) @ x) for kind in costs},
+    )  # fmt: skip
+
+
+class _Program:
+    """Variables: a share of 0 or 1 per family and size; then one per pair of sizes that overlap."""
+
+    def __init__(self, anatomy: Anatomy, losses: Mapping[str, Array]) -> None:
+        self._sizes = {family.name: sizes_of(family) for family in anatomy.families}
+        self._counts = {family.name: len(family.groups) for family in anatomy.families}
+        self._starts: dict[str, int] = {}
+        self._rows: list[tuple[dict[int, float], float, float]] = []
+        start = 0
+        for name, sizes in self._sizes.items():
+            self._starts[name] = start
+            self._rows.append((dict.fromkeys(range(start, start + len(sizes)), 1.0), 1, 1))
+            start += len(sizes)
+        self._binary, self._count = start, start
+        self._pairs: dict[tuple[str, str], int] = {}
+        self._loss = np.concatenate([losses[name] for name in self._sizes])
+        for family in anatomy.families:
+            for other in dependents(anatomy, family) if family.branch else []:
+                whole = self._starts[other] + len(self._sizes[other]) - 1
+                self._rows.append(({whole: 1.0, self._starts[family.name]: -1.0}, 0, np.inf))
+
+    @property
+    def objective(self) -> Array:
+        """Loss per variable."""
+        return np.concatenate([self._loss, np.zeros(self._count - self._binary)])
+
+    def limit(self, costs: Costs, limit: float) -> None:
+        """Keep a cost within a limit."""
+        row = self.row(costs)
+        self._rows.append(
+            ({int(i): float(row[i]) for i in np.flatnonzero(row)}, costs.whole - limit, np.inf)
+        )
+
+    def row(self, costs: Costs) -> Array:
+        """What each variable saves."""
+        for pair, value in costs.overlaps.items():
+            if value and pair not in self._pairs:
+                self._add_pair(pair)
+        row = np.zeros(self._count)
+        for name, start in self._starts.items():
+            row[start : start + len(self._sizes[name])] = costs.saved[name]
+        for (one, other), value in costs.overlaps.items():
+            if value:
+                start = self._pairs[one, other]
+                twice = np.outer(self._gone(one), self._gone(other)).reshape(-1)
+                row[start : start + len(twice)] -= value * twice
+        return row
+
+    def _gone(self, name: str) -> Array:
+        """Share of a family that is gone, per size."""
+        return 1 - np.array(self._sizes[name]) / self._counts[name]
+
+    def _add_pair(self, pair: tuple[str, str]) -> None:
+        """A variable per pair of sizes, whose sums are the choices of either."""
+        start, (one, other) = self._count, pair
+        rows, columns = len(self._sizes[one]), len(self._sizes[other])
+        number = start + np.arange(rows * columns).reshape(rows, columns)
+        for r in range(rows):
+            terms = dict.fromkeys(number[r].tolist(), 1.0) | {self._starts[one] + r: -1.0}
+            self._rows.append((terms, 0, 0))
+        for c in range(columns):
+            terms = dict.fromkeys(number[:, c].tolist(), 1.0) | {self._starts[other] + c: -1.0}
+            self._rows.append((terms, 0, 0))
+        self._pairs[pair] = start
+        self._count += rows * columns
+
+    def solve(self, objective: Array) -> tuple[Array, float] | None:
+        """The best point, and a bound of its objective; None if there is none."""
+        objective = np.pad(objective, (0, self._count - len(objective)))
+        at = [(r, c, v) for r, (terms, _, _) in enumerate(self._rows) for c, v in terms.items()]
+        rows, columns, values = zip(*at, strict=True)
+        matrix = coo_array((values, (rows, columns)), shape=(len(self._rows), self._count))
+        found = milp(
+            objective, integrality=np.arange(self._count) < self._binary, bounds=Bounds(0, 1),
+            constraints=LinearConstraint(
+                matrix.tocsr(), [row[1] for row in self._rows], [row[2] for row in self._rows]
+            ),
+            options={"time_limit": SECONDS, "mip_rel_gap": 1e-6},
+        )  # fmt: skip
+        return None if found.x is None else (found.x, float(found.mip_dual_bound))
+
+    def most_saved(self, costs: Costs) -> float:
+        """The most that can be saved of a cost, whatever it loses."""
+        row = self.row(costs)
+        kept, self._rows = self._rows, [row for row in self._rows if row[2] != np.inf or not row[1]]
+        solved = self.solve(-row)
+        self._rows = kept
+        return 0.0 if solved is None else float(row @ solved[0])
+
+    def sizes(self, x: Array) -> dict[str, int]:
+        """The size that was chosen of each family."""
+        return {
+            name: sizes[int(x[start : start + len(sizes)].argmax())]
+            for (name, start), sizes in zip(self._starts.items(), self._sizes.values(), strict=True)
+        }
