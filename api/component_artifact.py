@@ -96,9 +96,10 @@ class Case:
     def latency_on(self, profile: DeviceProfile) -> Callable[[Network], float]:
         """Milliseconds of a network on a device: measured on this machine, else estimated."""
         from ..devices.parts import PartLatency
+        from ..factory.graph.postprocess import with_probabilities
 
         parts = PartLatency(profile.name)
-        return lambda network: parts.of(network) + parts.call_ms
+        return lambda network: parts.of(with_probabilities(network)) + parts.call_ms
 
     def made(self, plan: component.Plan, report: Report) -> component.Component:
         """A plan as a network."""

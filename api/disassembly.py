@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import UsageError
+from ..factory.errors import BudgetError, UsageError
 from ..factory.schema import Budget, BuildResult, DeviceProfile, MeasuredChoice, Measurement
 from .keeping import ROUNDS, broken, measure_model
 from .pipeline import artifact_place
@@ -238,25 +238,36 @@ def _kept(
 def _plans(
     case: Case, profile: DeviceProfile, budget: Budget, slower: float
 ) -> list[component.Plan]:
-    """A plan per kind of value, each within the limits as its whole network is measured."""
+    """A plan per kind of value, each within the limits as its whole network is measured.
+
+    Raises:
+        BudgetError: There is none.
+    """
     from ..factory.reuse.disassembly.component import plan_within
 
     limits = {key: value for key in LIMITS if (value := getattr(budget, key)) is not None}
-    asked = limits.get("latency_ms")
-    latency = None if asked is None else case.latency_on(profile)
     plans: list[component.Plan] = []
+    reached = 0.0
     for values, losses in case.values.items():
-        mine, aim = dict(limits), (asked or 0.0) * SPARE / slower
+        aim = dict(limits)
+        if budget.latency_ms is not None:
+            aim["latency_ms"] = SPARE * budget.latency_ms / slower
         for _ in range(ROUNDS):
-            if asked is not None:
-                mine["latency_ms"] = aim
-            plan = plan_within(case.anatomy, values, losses, case.costs, mine)
-            if latency is None or asked is None:
+            plan = plan_within(case.anatomy, values, losses, case.costs, aim)
+            if budget.latency_ms is None:
                 break
-            reached = latency(plan.network) * slower
-            if reached <= asked:
+            reached = slower * case.latency_on(profile)(plan.network)
+            if reached <= budget.latency_ms:
                 break
-            aim *= SPARE * asked / reached
+            aim["latency_ms"] *= SPARE * budget.latency_ms / reached
+        else:
+            continue
         if all(plan.choice.sizes != other.choice.sizes for other in plans):
             plans.append(plan)
+    if not plans:
+        raise BudgetError(
+            f"No component kept latency <= {budget.latency_ms:g} ms on '{profile.name}': the last "
+            f"of {ROUNDS} tries took {reached:.4g} ms.",
+            hints=[f"--latency {reached * 1.01:.4g}ms"],
+        )
     return plans
