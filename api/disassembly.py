@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..factory.reuse.donor import Donor
     from .component_artifact import Case, Found
 
-FITTED = 300  # images that layers are fitted to, and as many that judge
+FITTED = 1000  # images that layers are fitted to, and as many that judge, at most
 SPARE = 0.98  # of a latency limit is asked for: a second measurement differs
 LIMITS = ("latency_ms", "mparams", "mmacs")
 

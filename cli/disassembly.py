@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
 @click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
 @click.option(
-    "--images", type=click.IntRange(16, 1000), default=300, show_default=True,
+    "--images", type=click.IntRange(16, 1000), default=1000, show_default=True,
     help="Images to fit layers to, at most, and as many others to choose on.",
 )  # fmt: skip
 @click.option(

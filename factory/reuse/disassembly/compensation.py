@@ -29,7 +29,7 @@ from .families import input_axis, mixes
 from .layer_inputs import positions, rows_at
 
 STRENGTH = 1e-2  # of the ridge, as a share of the mean variance of a feature
-ROWS = 24  # positions of an image, at most
+ROWS, EACH = 10000, 6  # rows that a layer is fitted to, and per weight of an output, at least
 TURNS = 10  # fits of a layer that a rectifier follows
 Report = Callable[[str, int, int], None]
 
@@ -177,14 +177,15 @@ def _rows(layer: _Layer, whole: _Run, cut: _Run, kept: Array | None) -> tuple[Ar
     node = cut.network.nodes[layer.place]
     kernel = cut.network.weights[node.input[1]].shape[2:]
     rng = np.random.default_rng(layer.place)
+    inputs = cut.live[node.input[0]]
+    features = inputs[0].shape[1] * int(np.prod(kernel))
+    most = -(-max(ROWS, EACH * features) // len(inputs))
 
     def each() -> Iterator[tuple[Array, Array, Array]]:
         others = cut.live[layer.plus] if layer.plus else None
-        for number, (x, total) in enumerate(
-            zip(cut.live[node.input[0]], whole.live[layer.target], strict=True)
-        ):
+        for number, (x, total) in enumerate(zip(inputs, whole.live[layer.target], strict=True)):
             y = total[0] if kept is None else total[0][kept]
-            places = positions(y.shape, rng.random(int(np.prod(y.shape[1:]))), ROWS)
+            places = positions(y.shape, rng.random(int(np.prod(y.shape[1:]))), most)
             there = y.reshape(len(y), -1)[:, places].T
             yield (
                 rows_at(node, kernel, x[0], places, y.shape[-1]), there,

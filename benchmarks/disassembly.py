@@ -1,0 +1,353 @@
+"""Disassembling trained classifiers: what a component of some classes loses, way by way.
+
+    python benchmarks/disassembly.py --data DIR [--network NAME] [--part PART]
+
+Part "components" writes ``results/disassembly_components.csv``: per network, task and share of the
+latency of the whole network (measured here, one thread):
+
+* base: the whole network, all of its classes; masked: its logits masked to the task;
+* thresholds: Model Disassembling and Assembling (arXiv:2203.13453) with the thresholds of its code,
+  streams kept; "fitted" with our compensation;
+* contributions, reconstruction, both: the exact choice under the latency by these values, fitted;
+* ours: of these three the one that comes nearest to the whole network on images that nothing was
+  fitted to, as ``nnfactory disassemble`` chooses; "unfitted" without compensation;
+* magnitude, random: the same program by the channels' squared weights, or by random values.
+
+Every network is cut within the same measured latency. ``accuracy`` is on test images of the task,
+``least_class`` that of its worst class, ``behind`` and its interval (95 %, bootstrap, paired over
+images) how far it is behind the masked network. ``other_tasks`` puts the whole network's rows of
+as many other classes on the component's features: how much it knows of what it was not cut for.
+
+Part "contributions" writes ``results/disassembly_contributions.csv``: seconds and peak memory of
+the contributions of 500 images of ten classes, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+from pretrained import pretrained
+from reassembly import some_images
+from results_file import data_option, need_data, write_rows
+
+from nnfactory.api.component_artifact import Case
+from nnfactory.devices.measure import time_runs, warm_up
+from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
+from nnfactory.factory.accuracy_measurement import images_at, task_images, tensor_from_pixels
+from nnfactory.factory.errors import BudgetError
+from nnfactory.factory.graph.foreign import load_foreign
+from nnfactory.factory.graph.network import Array, Network, model_from_network
+from nnfactory.factory.reuse.disassembly.component import (
+    Plan,
+    component_of,
+    logits_of,
+    most_confident,
+    plan_within,
+    values_of,
+)
+from nnfactory.factory.reuse.disassembly.contributions import contributions
+from nnfactory.factory.reuse.disassembly.costs import counted, timed
+from nnfactory.factory.reuse.disassembly.families import anatomy_of, narrowed
+from nnfactory.factory.reuse.disassembly.reconstruction import Losses
+from nnfactory.factory.reuse.disassembly.relevance import located
+from nnfactory.factory.reuse.donor import Donor
+from nnfactory.factory.reuse.donor_slots import task_network
+from nnfactory.factory.reuse.own_images import TwoParts, turns
+
+CIFAR, IMAGENETTE = "cifar10_jpeg", "imagenette128_jpeg"
+NETWORKS = {
+    "resnet8": CIFAR, "resnet20": CIFAR, "resnet56": CIFAR,
+    "imagenet-resnet18": IMAGENETTE, "mobilenet-v2": IMAGENETTE,
+}  # fmt: skip
+IMAGENETTE_ROWS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of the 1000 ImageNet classes
+TASKS = {"0-2": (0, 1, 2), "3-9": tuple(range(3, 10)), "random": (1, 5, 8), "animals": (3, 5, 7)}
+SHARES = (0.5, 0.25)
+FITTED, JUDGING, TESTED, READ = 1000, 300, 1500, 12000  # images
+OURS = ("contributions", "reconstruction", "both")
+RUNS = 100
+
+
+@click.command()
+@data_option
+@click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)))
+@click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)))
+@click.option("--part", "parts", multiple=True, type=click.Choice(["components", "contributions"]))
+def main(
+    data_dir: Path, names: tuple[str, ...], tasks: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    """Compare ways of cutting components out of trained networks."""
+    need_data(data_dir)
+    if "contributions" in (parts or ("contributions",)):
+        rows = [_contributions(data_dir)]
+        click.echo(write_rows("disassembly_contributions", rows))
+    for name in (names or NETWORKS) if "components" in (parts or ("components",)) else ():
+        for task in tasks or TASKS:
+            rows = []
+            for row in _components(data_dir, name, task):
+                rows.append(row)
+                click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
+            click.echo(write_rows("disassembly_components", rows, replace=("network", "task")))
+
+
+def donor_of(data_dir: Path, name: str) -> Donor:
+    """A network with normalization folded, labelled with the classes of its images by number."""
+    one = pretrained(data_dir, name)
+    place = Path(f"{name}.onnx")
+    onnx.save(model_from_network(one.network), place)
+    try:
+        network = load_foreign(place)
+    finally:
+        place.unlink()
+    classes = next(iter(network.outputs.values()))[1]
+    labels = [f"other {i}" for i in range(classes)]
+    for number, row in enumerate(range(10) if classes == 10 else IMAGENETTE_ROWS):
+        labels[row] = str(number)
+    return Donor(
+        name=name, network=network, mean=one.mean, std=one.std, colors=one.colors,
+        labels=tuple(labels), license=one.licence,
+    )  # fmt: skip
+
+
+def case_of(data_dir: Path, donor: Donor, folder: str, classes: Sequence[int]) -> Case:
+    """A network, a task and images: training images to fit and to judge, test images to measure."""
+    size = donor.input_size
+    last = "test.npz" if (data_dir / folder / "test.npz").is_file() else "val.npz"
+    train, test = (
+        images_at(task_images(some_images(data_dir / folder / file, READ), classes), size)
+        for file in ("train.npz", last)
+    )
+    order = np.argsort(turns(train.labels, 0), kind="stable")[: FITTED + JUDGING]
+    train = train.subset(order)
+    images = TwoParts(
+        name=folder, classes=tuple(map(str, classes)), training={size: train},
+        measuring={size: test.subset(np.arange(min(len(test), TESTED)))},
+        fitted=np.arange(len(train) - JUDGING),
+        judging=np.arange(len(train) - JUDGING, len(train)),
+        digest=hashlib.sha256(train.pixels.tobytes()).hexdigest(),
+    )  # fmt: skip
+    network = task_network(donor, donor.outputs_of(images.classes))
+    return Case(donor=donor, anatomy=anatomy_of(network), images=images)
+
+
+def latency_ms(network: Network) -> float:
+    """Median of one thread, in milliseconds."""
+    with OnnxRuntimeRunner(model_from_network(network).SerializeToString()) as runner:
+        warm_up(runner.run, 0.05)
+        return float(np.median(time_runs(runner.run, RUNS).wall_ms))
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What every way of cutting a task is held against."""
+
+    case: Case
+    tensors: list[Array]  # to fit to
+    judging: list[Array]
+    labels: Array  # of the latter
+    test: list[Array]
+    masked: Array  # whether the masked network is right, per test image
+    whole_ms: float
+    others: tuple[Network, list[Array], Array] | None  # head of other classes, images, labels
+
+
+def _components(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]:
+    donor, classes = donor_of(data_dir, name), TASKS[task]
+    case = case_of(data_dir, donor, NETWORKS[name], classes)
+    seen = _seen(data_dir, case, classes)
+    whole = logits_of(_all_classes(donor), seen.test)
+    rows = [donor.labels.index(str(c)) for c in classes]
+    told = np.array(rows)[case.measuring.labels]
+    fixed = {"network": name, "task": task, "classes": len(classes)}
+
+    def row(
+        way: str, share: object, right: Array, ratio: float, other: object
+    ) -> dict[str, object]:
+        gap = seen.masked.astype(float) - right
+        drawn = np.random.default_rng(0).integers(0, len(gap), (2000, len(gap)))
+        low, high = np.quantile(gap[drawn].mean(1), [0.025, 0.975])
+        labels = case.measuring.labels
+        return fixed | {
+            "way": way, "share": share, "latency": round(ratio, 3),
+            "accuracy": round(float(right.mean()), 4), "images": len(right),
+            "behind": round(float(gap.mean()), 4), "low": round(low, 4), "high": round(high, 4),
+            "least_class": round(min(float(right[labels == c].mean()) for c in set(labels)), 4),
+            "other_tasks": other, "divergence": "", "seconds": "",
+        }  # fmt: skip
+
+    yield row("base", "", whole.argmax(1) == told, 1.0, "")
+    yield row("masked", "", seen.masked, 1.0, _other(seen, case.anatomy.network))
+    for way, share, plan, is_fitted in _plans(seen):
+        network = plan.network
+        began = time.perf_counter()
+        if is_fitted:
+            made = component_of(case.anatomy, plan, seen.tensors, seen.judging, seen.labels)
+            network = made.network
+        right = logits_of(network, seen.test).argmax(1) == case.measuring.labels
+        ratio = latency_ms(network) / seen.whole_ms
+        found = row(way, share, right, ratio, _other(seen, network))
+        yield found | {
+            "divergence": round(made.divergence, 4) if is_fitted else "",
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+
+
+def _seen(data_dir: Path, case: Case, classes: Sequence[int]) -> Seen:
+    tensors, _ = case.fitting()
+    judging = case.judging
+    test = [tensor_from_pixels(image[None]) for image in case.measuring.pixels]
+    network = case.anatomy.network
+    right = logits_of(network, test).argmax(1) == case.measuring.labels
+    rest = [c for c in range(10) if c not in classes][: len(classes)]
+    others = None
+    if len(rest) > 1:
+        other = case_of(data_dir, case.donor, case.images.name, rest)
+        pixels = other.measuring.pixels[:500]
+        others = (
+            other.anatomy.network, [tensor_from_pixels(image[None]) for image in pixels],
+            other.measuring.labels[:500],
+        )  # fmt: skip
+    return Seen(
+        case=case, tensors=tensors,
+        judging=[tensor_from_pixels(image[None]) for image in judging.pixels],
+        labels=judging.labels, test=test, masked=right, whole_ms=latency_ms(network),
+        others=others,
+    )  # fmt: skip
+
+
+def _all_classes(donor: Donor) -> Network:
+    return task_network(donor, range(len(donor.labels)))
+
+
+def _other(seen: Seen, network: Network) -> object:
+    """Accuracy on other classes with their rows of the whole network's head."""
+    if seen.others is None:
+        return ""
+    head, images, labels = seen.others
+    last = network.nodes[-1]
+    weights = {**network.weights, **{name: head.weights[name] for name in last.input[1:]}}
+    if weights[last.input[1]].shape[1] != network.weights[last.input[1]].shape[1]:
+        return ""  # the features before the head were cut, too
+    (out,) = network.outputs
+    swapped = replace(network, weights=weights, outputs={out: (1, int(labels.max()) + 1)})
+    return round(float((logits_of(swapped, images).argmax(1) == labels).mean()), 4)
+
+
+def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
+    """All ways of cutting: name, share of the latency, plan, and whether it is fitted."""
+    anatomy, labels = seen.case.anatomy, seen.case.fitting()[1]
+    confident = most_confident(anatomy.network, seen.tensors, labels, 50)
+    found = contributions(anatomy, confident)
+    kept = located(anatomy, found, {row: row for row in range(len(confident))})
+    network, channels = narrowed(anatomy, kept)
+    by_thresholds = Plan(
+        values="thresholds", kept=kept, network=network, channels=channels, choice=None
+    )
+    yield "thresholds", "", by_thresholds, False
+    yield "thresholds, fitted", "", by_thresholds, True
+    costs = counted(anatomy)
+    costs["latency_ms"] = timed(anatomy, latency_ms, costs["mmacs"])
+    values = values_of(anatomy, seen.tensors, labels)
+    values |= {"magnitude": _magnitude(seen.case), "random": _random(seen.case)}
+    for share in SHARES:
+        best: tuple[float, Plan] | None = None
+        for way, losses in values.items():
+            plan = _within(seen, way, losses, costs, share)
+            if plan is None:
+                continue
+            yield way if way in OURS else f"{way}, fitted", share, plan, True
+            if way not in OURS:
+                yield way, share, plan, False
+                continue
+            made = component_of(anatomy, plan, seen.tensors, seen.judging, seen.labels)
+            if best is None or made.divergence < best[0]:
+                best = (made.divergence, plan)
+        if best is not None:
+            yield "ours", share, best[1], True
+            yield "ours, unfitted", share, best[1], False
+
+
+def _within(seen: Seen, way: str, losses: Mapping[str, Losses], costs, share: float) -> Plan | None:
+    """The plan by some values that keeps the share when it is measured; None if there is none."""
+    limit = aim = share * seen.whole_ms
+    for _ in range(4):
+        try:
+            plan = plan_within(seen.case.anatomy, way, losses, costs, {"latency_ms": aim})
+        except BudgetError as error:
+            click.echo(f"{way} at {share}: {error}")
+            return None
+        reached = latency_ms(plan.network)
+        if reached <= 1.01 * limit:
+            return plan
+        aim *= 0.99 * limit / reached
+    click.echo(f"{way} at {share}: {reached / seen.whole_ms:.3f} at last")
+    return None
+
+
+def _magnitude(case: Case) -> dict[str, Losses]:
+    """Share of a family's squared weights that is gone."""
+    found = {}
+    for family in case.anatomy.families:
+        weight = case.anatomy.network.weights[case.anatomy.node(family.maker).input[1]]
+        groups = case.anatomy.found.weights[case.anatomy.node(family.maker).input[1], 0]
+        place = {int(group): i for i, group in enumerate(groups)}
+        norms = (weight.reshape(len(weight), -1).astype(np.float64) ** 2).sum(1)
+        found[family.name] = _shares(norms[[place[group] for group in family.groups]])
+    return found
+
+
+def _random(case: Case) -> dict[str, Losses]:
+    rng = np.random.default_rng(0)
+    return {f.name: _shares(rng.random(len(f.groups))) for f in case.anatomy.families}
+
+
+def _shares(worth: Array) -> Losses:
+    order = np.argsort(-worth, kind="stable")
+    kept = np.concatenate([[0.0], np.cumsum(worth[order])]) / worth.sum()
+    return Losses(order=order, lost=np.maximum(0, 1 - kept))
+
+
+def _contributions(data_dir: Path) -> dict[str, object]:
+    """Seconds and peak memory, in a process that does nothing else."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", str(data_dir)], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    seconds, before, after = map(float, done.stdout.split())
+    return {
+        "network": "resnet56", "classes": 10, "images": 500, "seconds": round(seconds, 1),
+        "peak_mib": round(after), "before_mib": round(before),
+    }  # fmt: skip
+
+
+def _child(data_dir: Path) -> None:
+    donor = donor_of(data_dir, "resnet56")
+    network = task_network(donor, range(10))
+    images = images_at(some_images(data_dir / CIFAR / "train.npz", 500), 32)
+    shown = [
+        [tensor_from_pixels(p[None]) for p in images.pixels[images.labels == c]] for c in range(10)
+    ]
+    anatomy = anatomy_of(network)
+    before, began = _peak_mib(), time.perf_counter()
+    contributions(anatomy, shown)
+    click.echo(f"{time.perf_counter() - began} {before} {_peak_mib()}")
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        _child(Path(sys.argv[2]))
+    else:
+        main()
