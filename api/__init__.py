@@ -1,6 +1,7 @@
 """Every verb of the command line as a function that takes and returns nouns."""
 
 from .artifacts import Check, bench, inspect, load, run, verify
+from .combination import BranchView, Combination, combine
 from .data import DataView, check_data, new_recipe
 from .disassembly import ClassView, Disassembly, FamilyView, disassemble
 from .foreign import (
@@ -34,9 +35,11 @@ from .similarity_picture import draw_similarity
 
 __all__ = [
     "BlockView",
+    "BranchView",
     "CandidateView",
     "Check",
     "ClassView",
+    "Combination",
     "DataView",
     "Disassembly",
     "DonorView",
@@ -52,6 +55,7 @@ __all__ = [
     "build",
     "check_data",
     "check_picture",
+    "combine",
     "device",
     "devices",
     "disassemble",

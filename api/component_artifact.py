@@ -195,6 +195,7 @@ def plan_of(case: Case, found: Found) -> Plan:
 def certificate_of(found: Found, budget: Budget) -> Certificate:
     """Why these channels: no other ones lose less by these values and costs."""
     choice = found.made.plan.choice
+    assert choice is not None
     gap = max(0.0, choice.loss - choice.bound)
     binding = tuple(
         name

@@ -262,7 +262,7 @@ def _plans(
             aim["latency_ms"] *= SPARE * budget.latency_ms / reached
         else:
             continue
-        if all(plan.choice.sizes != other.choice.sizes for other in plans):
+        if all(plan.choice != other.choice for other in plans):
             plans.append(plan)
     if not plans:
         raise BudgetError(

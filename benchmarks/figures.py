@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+import disassembly_tables
 import reassembly_tables
 from results_file import read_rows
 
@@ -358,6 +359,7 @@ _PAGES: dict[str, Sequence[Callable[[], str]]] = {
         _coverage, _few_shot, _jetson, _raspberry_pi,
     ),
     "docs/ways-of-choosing.md": (_ways_of_choosing,),
+    "docs/disassembly.md": disassembly_tables.TABLES,
     "docs/reassembly.md": reassembly_tables.TABLES,
 }  # fmt: skip
 

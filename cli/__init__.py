@@ -9,6 +9,7 @@ import click
 
 from .artifacts import bench, inspect, run, verify
 from .builds import build, plan
+from .combination import combine
 from .devices import devices
 from .disassembly import disassemble
 from .modules import modules
@@ -49,6 +50,7 @@ for command in (
     run,
     reassemble,
     disassemble,
+    combine,
     devices,
     modules,
 ):

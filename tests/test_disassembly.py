@@ -115,3 +115,45 @@ def test_requests_that_make_no_sense(photos: Path, classes, asked, error):
     with pytest.raises(error):
         api.disassemble("resnet8", photos, classes=classes, out_dir=Path("made"), **asked)
     assert not Path("made").exists()
+
+
+def test_components_become_one_classifier_again(photos: Path, run: Run):
+    classes = ("class 1", "class 4", "class 7", "class 0")
+    (photos / "class 0").mkdir()
+    for number in range(24):
+        pixels = np.full((36, 36, 3), 10 * number, np.uint8)
+        Image.fromarray(pixels).save(photos / "class 0" / f"{number}.png")
+    for name, mine, network in (("a", classes[:2], "resnet20"), ("b", classes[2:], "resnet8")):
+        api.disassemble(
+            network, photos, classes=mine, budget=Budget(mparams=0.2), out_dir=Path(name)
+        )
+    done = run("combine", "a", "b", "--data", photos, "-o", "both", "--json")
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert tuple(table["plan"]["task"]["classes"]) == classes
+    assert [view["classes"] for view in table["branches"]] == [list(classes[:2]), list(classes[2:])]
+    assert table["parity"][0]["max_abs"] <= table["parity"][0]["tolerance"]
+    assert table["accuracy"][0]["interval"]["n"] == 24
+    assert api.verify(Path("both"))
+    answer = run("run", "both", str(photos / "class 4" / "0.png"))
+    assert answer.exit_code == 0, answer.output
+    shown = run("combine", "a", "b", "--data", photos, "-o", "both")
+    assert "in 2 branches" in shown.output
+    for words, text in ((["a"], "two"), (["a", "a"], "in two of the classifiers")):
+        refused = run("combine", *words, "--data", photos)
+        assert refused.exit_code == 2, refused.output
+        assert text in refused.output
+
+
+def test_heads_of_one_network_share_everything_before_them(photos: Path):
+    for name, mine in (("a", CLASSES[:2]), ("b", (CLASSES[2], "class 9"))):
+        (photos / mine[1]).mkdir(exist_ok=True)
+        for number in range(24 if name == "b" else 0):
+            pixels = np.full((36, 36, 3), 10 * number, np.uint8)
+            Image.fromarray(pixels).save(photos / mine[1] / f"{number}.png")
+        api.disassemble(
+            "resnet8", photos, classes=mine, budget=Budget(mparams=1), out_dir=Path(name)
+        )
+    made = api.combine([Path("a"), Path("b")], photos, out_dir=Path("both"))
+    assert made.shared > 15
+    assert made.result.estimate.mmacs < 13

@@ -36,14 +36,14 @@ class Plan:
         kept: Per family the positions that stay.
         network: The narrow network, its weights as they were.
         channels: Per tensor that lost channels the positions of those that stay.
-        choice: The proof.
+        choice: The proof; None of what thresholds keep.
     """
 
     values: str
     kept: Mapping[str, Array]
     network: Network
     channels: Mapping[str, Array]
-    choice: Choice
+    choice: Choice | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,0 +1,117 @@
+"""The tables of docs/disassembly.md, from the result files; ``figures.py`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from results_file import read_rows
+
+Row = Mapping[str, str]
+COLUMNS = ("ours", "contributions", "ours, unfitted", "magnitude", "random", "magnitude, fitted",
+           "random, fitted")  # fmt: skip
+
+
+def _components() -> str:
+    """Accuracy of components within a share of the latency, way by way."""
+    rows = read_rows("disassembly_components")
+    lines = [
+        "## Within a share of the whole network's latency",
+        "",
+        "Points of accuracy on test images behind the whole network with its logits masked to the "
+        "task, paired, with 95 % intervals (`disassembly_components.csv`). All of a row are cut by "
+        "the exact choice to the same measured latency. *Ours* is what `disassemble` does; "
+        "*unfitted* is without compensation, *fitted* with ours:",
+        "",
+        f"| network, task, share | masked | {' | '.join(COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
+    for network, task in _keys(rows):
+        mine = _of(rows, network, task)
+        masked = next(row for row in mine if row["way"] == "masked")
+        for share in dict.fromkeys(row["share"] for row in mine if row["share"]):
+            here = {row["way"]: row for row in mine if row["share"] == share}
+            cells = [_behind(here.get(way)) for way in COLUMNS]
+            lines.append(
+                f"| {network}, {task}, {float(share):.0%} | {float(masked['accuracy']):.3f} | "
+                f"{' | '.join(cells)} |"
+            )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _thresholds() -> str:
+    """The paper's thresholds, and what else the tables must say."""
+    rows = read_rows("disassembly_components")
+    ways = ("base", "masked", "thresholds", "thresholds, fitted", "ours")
+    lines = [
+        "## Thresholds, and what a component still knows",
+        "",
+        "*Thresholds* are those of the paper's code, with streams kept; what they leave out is "
+        "small, and channel counts that the runtime does not like make the network slower. *Least "
+        "class* is the accuracy on the worst class of the task. *Other task*: as many other "
+        "classes, told apart by the whole network's rows on the component's features:",
+        "",
+        "| network, task | way | latency | accuracy | least class | other task |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, task in _keys(rows):
+        for row in _of(rows, network, task):
+            if row["way"] in ways:
+                other = row["other_tasks"] and f"{float(row['other_tasks']):.3f}"
+                lines.append(
+                    f"| {network}, {task} | {row['way']} | {float(row['latency']):.2f} | "
+                    f"{float(row['accuracy']):.3f} | {float(row['least_class']):.3f} | {other} |"
+                )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _contributions() -> str:
+    rows = read_rows("disassembly_contributions")
+    lines = ["## Contributions", ""]
+    lines += [
+        f"- {row['network']}, {row['classes']} classes, {row['images']} images: {row['seconds']} s "
+        f"and {row['peak_mib']} MiB on two cores (`disassembly_contributions.csv`)"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _combinations() -> str:
+    """Components joined."""
+    rows = read_rows("combination")
+    lines = [
+        "## Components joined",
+        "",
+        "Accuracy on all classes of both, test images, with 95 % intervals; latency of one thread "
+        "(`combination.csv`). *Alone* is the mean of each on its own classes, which is an easier "
+        "task; *undivided* the whole network where both come from one. *Padding* is one "
+        "block-diagonal network, as the paper joins components:",
+        "",
+        "| pair | way | accuracy | ms |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        interval = f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
+        interval = "" if row["way"] == "alone" else interval
+        ms = row["latency_ms"] and f"{float(row['latency_ms']):.2f}"
+        lines.append(
+            f"| {row['pair']} | {row['way']} | {float(row['accuracy']):.3f}{interval} | {ms} |"
+        )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _keys(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((row["network"], row["task"]) for row in rows))
+
+
+def _of(rows: list[dict[str, str]], network: str, task: str) -> list[dict[str, str]]:
+    return [row for row in rows if (row["network"], row["task"]) == (network, task)]
+
+
+def _behind(row: Row | None) -> str:
+    if row is None:
+        return "none keeps it"
+    value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+TABLES = (_components, _thresholds, _contributions, _combinations)
