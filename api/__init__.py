@@ -4,6 +4,7 @@ from .artifacts import Check, bench, inspect, load, run, verify
 from .combination import BranchView, Combination, combine
 from .data import DataView, check_data, new_recipe
 from .disassembly import ClassView, Disassembly, FamilyView, disassemble
+from .explanation import Explanation, FamilyFlow, draw_routes, explain
 from .foreign import (
     DonorView,
     Likeness,
@@ -43,6 +44,8 @@ __all__ = [
     "DataView",
     "Disassembly",
     "DonorView",
+    "Explanation",
+    "FamilyFlow",
     "FamilyView",
     "FinishView",
     "Frontier",
@@ -60,7 +63,9 @@ __all__ = [
     "devices",
     "disassemble",
     "draw_frontiers",
+    "draw_routes",
     "draw_similarity",
+    "explain",
     "foreign_network",
     "import_network",
     "import_torch",

@@ -154,6 +154,11 @@ class Found:
         return (prove_cut(case.anatomy, self.made.plan, case.size),)
 
 
+def own_name(tensor: str) -> str:
+    """What the network that was taken apart calls a tensor of its task network."""
+    return tensor.removeprefix("1/")  # the second part, behind the preparation of the image
+
+
 def open_case(donor: Donor, data: Path, classes: Sequence[str], images: int) -> Case:
     """Read images and find out what can be cut.
 
@@ -164,10 +169,9 @@ def open_case(donor: Donor, data: Path, classes: Sequence[str], images: int) -> 
     from ..factory.reuse.donor_slots import task_network
     from ..factory.reuse.own_images import read_two_parts
 
-    network = task_network(donor, donor.outputs_of(classes))
-    anatomy = anatomy_of(network)
     parts = read_two_parts(data, [donor.input_size], classes, most=images)
-    return Case(donor=donor, anatomy=anatomy, images=parts)
+    network = task_network(donor, donor.outputs_of(parts.classes))
+    return Case(donor=donor, anatomy=anatomy_of(network), images=parts)
 
 
 def plan_of(case: Case, found: Found) -> Plan:
@@ -184,7 +188,9 @@ def plan_of(case: Case, found: Found) -> Plan:
         task=Task(kind="cls", classes=case.images.classes),
         library=donor.name,
         library_id=hashlib.sha256(said).hexdigest()[:16],
-        active={name: tuple(kept.tolist()) for name, kept in found.made.plan.kept.items()},
+        active={
+            own_name(name): tuple(kept.tolist()) for name, kept in found.made.plan.kept.items()
+        },
         input_size=case.size,
         normalization="sliced",
         statistics_of=hashlib.sha256(fitted.encode()).hexdigest()[:16],

@@ -109,7 +109,14 @@ def disassemble(
     from ..devices.profile import load_profile
     from ..exporters.bundle import check_place
     from ..factory.reuse.store import open_donor
-    from .component_artifact import accuracies, certificate_of, open_case, plan_of, write_component
+    from .component_artifact import (
+        accuracies,
+        certificate_of,
+        open_case,
+        own_name,
+        plan_of,
+        write_component,
+    )
     from .model_file import estimate_of
 
     budget, watch = budget or Budget(), Stopwatch()
@@ -151,7 +158,10 @@ def disassemble(
             accuracy=measured, chosen=chosen,
         ),
         families=tuple(
-            FamilyView(name=f.name, channels=len(f.groups), kept=len(found.made.plan.kept[f.name]))
+            FamilyView(
+                name=own_name(f.name), channels=len(f.groups),
+                kept=len(found.made.plan.kept[f.name]),
+            )
             for f in case.anatomy.families
         ),
         classes=tuple(

@@ -15,6 +15,7 @@ import click
 from ..factory.errors import NNFactoryError
 from ..factory.schema import TrainingStatus
 from . import foreign, options, own_data
+from .explanation import explain
 from .output import Group, console, interval_text, print_json, progress
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _print_library(view: LibraryView) -> None:
 
 modules.add_command(own_data.check_data)
 modules.add_command(own_data.new_recipe)
-for command in (foreign.import_network, foreign.similarity, foreign.partition):
+for command in (foreign.import_network, foreign.similarity, foreign.partition, explain):
     modules.add_command(command)
 
 

@@ -157,3 +157,26 @@ def test_heads_of_one_network_share_everything_before_them(photos: Path):
     made = api.combine([Path("a"), Path("b")], photos, out_dir=Path("both"))
     assert made.shared > 15
     assert made.result.estimate.mmacs < 13
+
+
+def test_explain_says_what_decides_for_each_class(photos: Path, run: Run):
+    found = api.explain("resnet20", photos)
+    assert found.classes == CLASSES
+    assert found.images == (9, 9, 9)
+    assert len(found.families) == 9
+    assert not any(family.name.startswith("1/") for family in found.families)
+    for family in found.families:
+        assert all(0 < sum(row) < 1.001 for row in family.flow)
+        assert all(0 < count <= len(family.flow[0]) for count in family.carriers)
+        assert 0 <= family.overlap <= 1.001
+    assert found.families[0].overlap > found.families[-1].overlap
+    words = ["modules", "explain", "resnet20", "--data", photos, "--classes", "class 1,class 4"]
+    drawn = run(*words, "--plot", "routes.png")
+    assert drawn.exit_code == 0, drawn.output
+    assert "class 4" in drawn.output
+    picture = np.asarray(Image.open("routes.png").convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    table = json.loads(run(*words, "--json").stdout)
+    assert table["classes"] == ["class 1", "class 4"]
+    assert len(table["families"][0]["flow"]) == 2
+    assert run(*words, "--plot", "routes.txt").exit_code == 2

@@ -29,7 +29,8 @@ from .families import input_axis, mixes
 from .layer_inputs import positions, rows_at
 
 STRENGTH = 1e-2  # of the ridge, as a share of the mean variance of a feature
-ROWS, EACH = 10000, 6  # rows that a layer is fitted to, and per weight of an output, at least
+ROWS, EACH = 10000, 6  # rows that a layer is fitted to, and per weight of an output
+MOST = 100  # of one image: places of it are alike
 TURNS = 10  # fits of a layer that a rectifier follows
 Report = Callable[[str, int, int], None]
 
@@ -179,7 +180,7 @@ def _rows(layer: _Layer, whole: _Run, cut: _Run, kept: Array | None) -> tuple[Ar
     rng = np.random.default_rng(layer.place)
     inputs = cut.live[node.input[0]]
     features = inputs[0].shape[1] * int(np.prod(kernel))
-    most = -(-max(ROWS, EACH * features) // len(inputs))
+    most = min(MOST, -(-max(ROWS, EACH * features) // len(inputs)))
 
     def each() -> Iterator[tuple[Array, Array, Array]]:
         others = cut.live[layer.plus] if layer.plus else None
