@@ -20,6 +20,7 @@ from .costs import Costs, dependents, sizes_of
 from .families import Anatomy
 
 SECONDS = 20.0  # for the solver
+NAMES = {"latency_ms": ("latency", "ms"), "mparams": ("params", "M"), "mmacs": ("macs", "M")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +61,26 @@ def choose(
     solved = program.solve(program.objective)
     if solved is None:
         least = {kind: costs[kind].whole - program.most_saved(costs[kind]) for kind in limits}
-        words = ", ".join(f"{kind} {value:.4g}" for kind, value in least.items())
-        asked = ", ".join(f"{kind} <= {value:.4g}" for kind, value in limits.items())
+        asked = " and ".join(_text(kind, value, "<= ") for kind, value in limits.items())
+        words = ", ".join(_text(kind, value, "") for kind, value in least.items())
         raise BudgetError(
-            f"No part of '{anatomy.network.name}' keeps {asked}; each by itself can be at least: "
-            f"{words}.",
-            hints=["loosen the limit, or begin with a smaller network"],
+            f"No component of '{anatomy.network.name}' keeps {asked}; the least is {words}.",
+            hints=[f"--{NAMES[kind][0]} {1.01 * value:.4g}{NAMES[kind][1]}"
+                   for kind, value in least.items() if value > limits[kind]]
+            or ["loosen one of them, or begin with a smaller network"],
             details={"reachable": least},
-        )
+        )  # fmt: skip
     x, bound = solved
     sizes = program.sizes(x)
     return Choice(
         sizes=sizes, loss=float(program.objective @ x), bound=bound,
         costs={kind: costs[kind].whole - float(program.row(costs[kind]) @ x) for kind in costs},
     )  # fmt: skip
+
+
+def _text(kind: str, value: float, sign: str) -> str:
+    name, unit = NAMES[kind]
+    return f"{name} {sign}{value:.4g} {unit}"
 
 
 class _Program:
