@@ -84,9 +84,9 @@ def disassemble(
 ) -> Disassembly:  # fmt: skip
     """Cut what some classes need out of a trained classifier, without training.
 
-    Channels are chosen exactly, within the limits, by what contributes to the classes' logits and
-    by what the remaining ones cannot make up for; the layers that are left are fitted in closed
-    form to what the whole network computes on images of the classes.
+    An integer program chooses channels within the limits, by what contributes to the classes'
+    logits and by what the remaining ones cannot make up for; the layers that are left are fitted
+    in closed form to what the whole network computes on images of the classes.
 
     Args:
         model: Name or folder of an imported network, or the network itself.
@@ -127,6 +127,8 @@ def disassemble(
     with watch.phase("open"):
         donor = open_donor(model) if isinstance(model, str | Path) else model
         donor.outputs_of(classes)
+    if out_dir is not None:
+        check_place(out_dir, "", overwrite=overwrite or (out_dir / "manifest.json").is_file())
     with watch.phase("data"):
         case = open_case(donor, data, classes, images)
     with watch.phase("measure"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..factory.errors import UsageError
 from .frontier_picture import check_picture
 from .request import Report, silent
 
@@ -73,6 +74,11 @@ def explain(
     from ..factory.reuse.store import open_donor
     from .component_artifact import open_case, own_name
 
+    if len(set(classes)) == 1:
+        raise UsageError(
+            "One class alone cannot be explained: its logit counts against those of others.",
+            hints=["name another class, too"],
+        )
     case = open_case(open_donor(model), data, classes, images)
     shown = most_confident(case.anatomy.network, *case.fitting(), EACH)
     found = contributions(case.anatomy, shown, report=report)

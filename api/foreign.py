@@ -76,6 +76,8 @@ def foreign_network(
     from ..factory.reuse.donor import Donor
     from ..factory.reuse.import_card import read_labels
 
+    if not file.is_file():
+        raise DataError(f"There is no file {file}.")
     names = labels if isinstance(labels, tuple) else read_labels(labels)
     stem = re.sub(r"[^A-Za-z0-9._-]", "-", file.stem).lstrip("._-") or "network"
     return Donor(

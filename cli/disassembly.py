@@ -140,7 +140,8 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         "choice",
         f"by {made.values}, nearest to the whole network of {chosen.candidates}, right on "
         f"{chosen.accuracy:.1%} of {chosen.images} images that nothing was fitted to; no other "
-        f"channels lose less by these values ({result.certificate.method}, {gap})",
+        f"sizes of the families lose less by these values and costs "
+        f"({result.certificate.method}, {gap})",
     )
     yield from proof_facts(result)
 

@@ -191,7 +191,7 @@ def _rows(layer: _Layer, whole: _Run, cut: _Run, kept: Array | None) -> tuple[Ar
             yield (
                 rows_at(node, kernel, x[0], places, y.shape[-1]), there,
                 np.zeros_like(there) if others is None
-                else others[number][0].reshape(len(y), -1)[:, places].T,
+                else np.broadcast_to(others[number][0], y.shape).reshape(len(y), -1)[:, places].T,
             )  # fmt: skip
 
     x, y, beside = zip(*each(), strict=True)

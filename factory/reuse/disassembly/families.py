@@ -8,6 +8,7 @@ residual networks collapse.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,9 @@ class Family:
     """Channels that one layer makes.
 
     Attributes:
-        name: The tensor that its layer writes.
+        name: Unique: the tensor that its layer writes; with "#2" and so on where the channels of
+            one tensor are several families.
+        tensor: That tensor.
         maker: That layer's name.
         readers: Names of the layers that mix the channels with others.
         groups: The channel groups, (C,): positions in this order.
@@ -43,6 +46,7 @@ class Family:
     """
 
     name: str
+    tensor: str
     maker: str
     readers: tuple[str, ...]
     groups: tuple[int, ...]
@@ -86,10 +90,28 @@ def anatomy_of(network: Network) -> Anatomy:
         if family is not None:
             families.append(family)
     if not families:
-        raise DataError(f"Nothing can be cut out of '{network.name}': it has no inner channels.")
+        reasons = Counter(found.fixed.values()).most_common(1)
+        why = f" (of most channels: {reasons[0][0]})" if reasons else ""
+        raise DataError(
+            f"Nothing can be cut out of '{network.name}': it has no inner channels{why}."
+        )
     order = {node.name: place for place, node in enumerate(network.nodes)}
-    families.sort(key=lambda family: order[family.maker])
-    return Anatomy(network=network, found=found, families=tuple(families))
+    families.sort(key=lambda family: (order[family.maker], family.groups))
+    return Anatomy(network=network, found=found, families=tuple(_told_apart(families)))
+
+
+def _told_apart(families: Sequence[Family]) -> list[Family]:
+    """Families with names of their own, of which no two may take away both sides of a sum."""
+    seen: dict[str, int] = {}
+    branches: set[str] = set()
+    told = []
+    for family in families:
+        count = seen[family.tensor] = seen.get(family.tensor, 0) + 1
+        name = family.tensor if count == 1 else f"{family.tensor}#{count}"
+        branch = "" if family.branch in branches else family.branch
+        branches.add(branch)
+        told.append(replace(family, name=name, branch=branch))
+    return told
 
 
 def _named(node: NodeProto) -> NodeProto:
@@ -143,9 +165,10 @@ def _family(
         for node in touched
     )
     return Family(
-        name=maker.output[0], maker=maker.name, readers=tuple(node.name for node in readers),
+        name=maker.output[0], tensor=maker.output[0], maker=maker.name,
+        readers=tuple(node.name for node in readers),
         groups=tuple(int(g) for g in made if int(g) in wanted),
-        branch=_branch(network, found, wanted, readers), shape=shape,
+        branch=_branch(network, found, shapes, wanted, readers), shape=shape,
     )  # fmt: skip
 
 
@@ -153,7 +176,11 @@ _NONE = np.zeros(0, np.int64)
 
 
 def _branch(
-    network: Network, found: Coupling, wanted: set[int], readers: Sequence[NodeProto]
+    network: Network,
+    found: Coupling,
+    shapes: Mapping[str, tuple[int, ...]],
+    wanted: set[int],
+    readers: Sequence[NodeProto],
 ) -> str:
     """The sum of which the only reader of the whole family makes one side, and nothing else."""
     if len(readers) != 1:
@@ -165,7 +192,10 @@ def _branch(
     if len(after) != 1 or after[0].op_type != "Add" or reader.output[0] in network.outputs:
         return ""
     (other,) = set(after[0].input) - {reader.output[0]} or {""}
-    return "" if not other or other in network.weights else after[0].output[0]
+    out = after[0].output[0]
+    if not other or other in network.weights or shapes[other] != shapes[out]:
+        return ""
+    return str(out)
 
 
 def narrowed(

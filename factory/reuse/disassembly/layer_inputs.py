@@ -23,6 +23,8 @@ def positions(shape: Sequence[int], drawn: Array, most: int) -> Array:
         Rising numbers below H * W.
     """
     count = int(np.prod(shape[1:]))
+    if len(drawn) < count:
+        raise ValueError(f"{count} positions need as many random numbers, got {len(drawn)}.")
     return np.sort(np.argsort(drawn[:count])[:most])
 
 

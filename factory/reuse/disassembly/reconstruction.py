@@ -102,7 +102,8 @@ def _moments(anatomy: Anatomy, images: Sequence[Array]) -> dict[str, _Moments]:
     tapped = replace(network, outputs={name: shapes[name] for name in inside})
     run, (entry,) = open_model(model_from_network(tapped)), network.inputs
     found = {name: _Moments() for name in readers}
-    drawn = np.random.default_rng(0).random((len(images), 4096))
+    most = max(int(np.prod(shapes[name][2:])) for name in sums.values())
+    drawn = np.random.default_rng(0).random((len(images), most))
 
     def values(image: Array) -> dict[str, Array]:
         return {entry: image, **run({entry: image})}

@@ -106,9 +106,9 @@ def flows(anatomy: Anatomy, found: Contributions, logits: Mapping[int, int]) -> 
         for node in reversed(anatomy.network.nodes):
             _divide(anatomy, found, row, node, through)
         for family in anatomy.families:
-            groups = anatomy.found.channels[family.name].tolist()
+            groups = anatomy.found.channels[family.tensor].tolist()
             place = {group: position for position, group in enumerate(groups)}
-            mine = through.get(family.name, np.zeros(len(groups)))
+            mine = through.get(family.tensor, np.zeros(len(groups)))
             rows[family.name].append(mine[[place[group] for group in family.groups]])
     return {name: np.stack(each) for name, each in rows.items()}
 

@@ -22,6 +22,7 @@ from nnfactory.factory.reuse.disassembly.component import Plan, plan_within, val
 from nnfactory.factory.reuse.disassembly.contributions import contributions
 from nnfactory.factory.reuse.disassembly.costs import counted, sizes_of, timed
 from nnfactory.factory.reuse.disassembly.families import Anatomy, anatomy_of, narrowed
+from nnfactory.factory.reuse.disassembly.layer_inputs import positions
 from nnfactory.factory.reuse.disassembly.proof import prove_cut
 from nnfactory.factory.reuse.disassembly.relevance import flows, located, losses_by_flow
 
@@ -102,7 +103,42 @@ def depthwise(seed: int = 0) -> Network:
     return net.network(net.add("Add", [net.conv(y, "down", 6, 1), x], "sum"))
 
 
-NETS = {"plain": plain, "residual": residual, "inception": inception, "depthwise": depthwise}
+def split(seed: int = 0, first: int = 4) -> Network:
+    """One layer's output in two parts with readers of their own."""
+    net = Net(seed)
+    x = net.relu(net.conv("images", "c1", 10))
+    net.weights["sizes"] = np.array([first, 10 - first], np.int64)
+    net.nodes.append(helper.make_node("Split", [x, "sizes"], ["p", "q"], axis=1))
+    net.width |= {"p": first, "q": 10 - first}
+    one, two = net.relu(net.conv("p", "one", 4, 1)), net.relu(net.conv("q", "two", 4))
+    return net.network(net.add("Concat", [one, two], "cat", axis=1))
+
+
+def two_branches(seed: int = 0) -> Network:
+    """A sum of which both sides end in a layer that reads a family of its own."""
+    net = Net(seed)
+    x = net.relu(net.conv("images", "stem", 6))
+    sides = [net.conv(net.relu(net.conv(x, f"{s}1", 8)), f"{s}2", 6) for s in "ab"]
+    return net.network(net.relu(net.add("Add", sides, "sum")))
+
+
+def broadcast(seed: int = 0) -> Network:
+    """A layer's output with what is one number a channel added to it."""
+    net = Net(seed)
+    x = net.relu(net.conv("images", "stem", 6))
+    y = net.conv(net.relu(net.conv(x, "a1", 8)), "a2", 6)
+    return net.network(net.add("Add", [y, net.add("GlobalAveragePool", [x], "level")], "sum"))
+
+
+NETS = {
+    "split": split,
+    "two branches": two_branches,
+    "broadcast": broadcast,
+    "plain": plain,
+    "residual": residual,
+    "inception": inception,
+    "depthwise": depthwise,
+}
 
 
 def images(count: int, seed: int = 0) -> list[Array]:
@@ -130,6 +166,29 @@ def test_families_are_inner_channels_and_streams_stay():
     assert names(anatomy_of(inception())) == ["stem", "one", "two1", "two2", "last"]
     assert names(anatomy_of(depthwise())) == ["up"]
     assert not any(family.branch for family in anatomy_of(inception()).families)
+
+
+def test_parts_of_one_output_are_families_of_their_own():
+    for first in (4, 5):
+        found = anatomy_of(split(first=first))
+        assert names(found)[:2] == ["c1", "c1#2"]
+        values = values_of(found, images(30), np.arange(30) % CLASSES)
+        for losses in values.values():
+            counts = [len(losses[name].order) for name in ("c1", "c1#2")]
+            assert counts == [first, 10 - first]
+
+
+def test_one_side_of_a_sum_stays():
+    found = anatomy_of(two_branches())
+    assert [family.branch for family in found.families if family.name != "stem"] == ["sum", ""]
+    assert anatomy_of(broadcast()).families[-1].branch == ""
+
+
+def test_positions_lie_all_over_large_maps():
+    with pytest.raises(ValueError, match="12544"):
+        positions((8, 112, 112), np.random.default_rng(0).random(4096), 16)
+    places = positions((8, 112, 112), np.random.default_rng(0).random(112 * 112), 200)
+    assert places.max() // 112 > 100
 
 
 def test_a_network_without_inner_channels_is_refused():
@@ -270,8 +329,8 @@ def test_tables_count_what_networks_have(name: str):
     tables = counted(found)
     for _ in range(5):
         sizes = {f.name: int(rng.choice(sizes_of(f))) for f in found.families}
-        if name == "residual":
-            sizes["a1"] = 0
+        if found.families[0].branch:
+            sizes[found.families[0].name] = 0
         network, _ = narrowed(found, {name: range(size) for name, size in sizes.items()})
         macs = sum(row.macs for row in op_costs(network, tensor_shapes(network))) / 1e6
         assert by_table(found, tables["mmacs"], sizes) == pytest.approx(macs)
