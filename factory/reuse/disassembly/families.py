@@ -83,6 +83,7 @@ def anatomy_of(network: Network) -> Anatomy:
         DataError: Nothing can be cut out of it.
     """
     network = replace(network, nodes=tuple(_named(node) for node in network.nodes))
+    network = _with_own_biases(network)
     found, shapes = coupling(network), tensor_shapes(network)
     families = []
     for groups in found.families():
@@ -119,6 +120,23 @@ def _named(node: NodeProto) -> NodeProto:
     copy.CopyFrom(node)
     copy.name = f"node/{node.output[0]}"
     return copy
+
+
+def _with_own_biases(network: Network) -> Network:
+    """The network in which no layers share a bias: exporters merge equal ones, such as zeros."""
+    layers = [node for node in network.nodes if node.op_type in ("Conv", "Gemm")]
+    uses = Counter(name for node in layers for name in node.input[2:])
+    weights, nodes = dict(network.weights), []
+    for node in network.nodes:
+        bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
+        if bias not in network.weights or uses[bias] < 2:
+            nodes.append(node)
+            continue
+        copy = _named(node)
+        copy.input[2] = f"{bias}@{node.output[0]}"
+        weights[copy.input[2]] = weights[bias]
+        nodes.append(copy)
+    return without_dead_nodes(replace(network, nodes=tuple(nodes), weights=weights))
 
 
 def mixes(node: NodeProto) -> bool:

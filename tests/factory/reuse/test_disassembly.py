@@ -191,6 +191,22 @@ def test_positions_lie_all_over_large_maps():
     assert places.max() // 112 > 100
 
 
+def test_layers_that_share_a_bias_can_be_cut():
+    network = plain()
+    zeros = {"zeros": np.zeros(8, np.float32)}
+    nodes = []
+    for node in network.nodes:
+        copy = type(node)()
+        copy.CopyFrom(node)
+        if node.output[0] in ("c1", "c2"):
+            copy.input[2] = "zeros"
+        nodes.append(copy)
+    shared = replace(network, nodes=tuple(nodes), weights={**network.weights, **zeros})
+    found = anatomy_of(shared)
+    assert names(found) == ["c1", "c2", "c3"]
+    assert logits(found.network, images(2)) == pytest.approx(logits(shared, images(2)))
+
+
 def test_a_network_without_inner_channels_is_refused():
     net = Net()
     x = net.conv("images", "a", 3)
