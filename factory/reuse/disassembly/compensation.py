@@ -23,6 +23,7 @@ from onnx import NodeProto
 from scipy.linalg import cho_factor, cho_solve
 
 from ...graph.evaluate import open_model
+from ...graph.memory import peak_bytes
 from ...graph.network import Array, Network, model_from_network, tensor_shapes
 from ..threads import small_matrices
 from .families import input_axis, mixes
@@ -31,6 +32,7 @@ from .layer_inputs import positions, rows_at
 STRENGTH = 1e-2  # of the ridge, as a share of the mean variance of a feature
 ROWS, EACH = 10000, 6  # rows that a layer is fitted to, and per weight of an output
 MOST = 100  # of one image: places of it are alike
+MEMORY, LEAST = 3 * 2**30, 32  # bytes of all images on their way, and images, at least
 TURNS = 10  # fits of a layer that a rectifier follows
 Report = Callable[[str, int, int], None]
 
@@ -105,7 +107,8 @@ def compensated(
         base: The whole network, with one input.
         narrow: The same without some channels and nodes; tensors have the names they had.
         channels: Per tensor of which some channels are gone those that are left, as positions.
-        images: Tensors as the network reads them.
+        images: Tensors as the network reads them; the first of them where all would take more than
+            :data:`MEMORY`.
         strength: Of the ridge towards the weights that were there.
         report: Called with ("layers", done, total).
 
@@ -113,6 +116,7 @@ def compensated(
         ``narrow`` with other weights.
     """
     layers = _layers(base, narrow, channels)
+    images = images[: most_images(base, narrow)]
     targets = [layer.target for layer in layers]
     whole, cut = _Run(base, images, targets), _Run(narrow, images)
     for done, layer in enumerate(layers, 1):
@@ -129,6 +133,16 @@ def compensated(
         cut.network = replace(cut.network, weights={**cut.network.weights, **weights})
         report("layers", done, len(layers))
     return cut.network
+
+
+def most_images(*networks: Network) -> int:
+    """How many images may be on their way through networks at once."""
+    each = 0
+    for network in networks:
+        shapes = tensor_shapes(network)
+        weights = sum(array.nbytes for array in network.weights.values())
+        each += peak_bytes(network, shapes) - weights
+    return max(LEAST, MEMORY // max(1, each))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

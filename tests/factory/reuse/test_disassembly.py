@@ -435,6 +435,16 @@ def test_compensation_comes_nearer_to_the_whole_network(name: str):
     assert after < 0.6 * before
 
 
+def test_no_more_images_than_memory_holds(monkeypatch: pytest.MonkeyPatch):
+    found = anatomy_of(plain())
+    narrow, channels = narrowed(found, halved(found))
+    assert compensation.most_images(found.network, narrow) > 10**4
+    monkeypatch.setattr(compensation, "MEMORY", 0)
+    some = compensation.compensated(found.network, narrow, channels, images(60))
+    first = compensation.compensated(found.network, narrow, channels, images(60)[:32])
+    assert logits(some, images(3)) == pytest.approx(logits(first, images(3)))
+
+
 def test_a_branch_that_is_gone_is_made_up_for_by_what_follows():
     found, fresh = anatomy_of(residual()), images(20, 1)
     narrow, channels = narrowed(found, {"a1": []})
