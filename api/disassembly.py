@@ -109,14 +109,7 @@ def disassemble(
     from ..devices.profile import load_profile
     from ..exporters.bundle import check_place
     from ..factory.reuse.store import open_donor
-    from .component_artifact import (
-        accuracies,
-        certificate_of,
-        open_case,
-        own_name,
-        plan_of,
-        write_component,
-    )
+    from .component_artifact import accuracies, certificate_of, open_case, plan_of, write_component
     from .model_file import estimate_of
 
     budget, watch = budget or Budget(), Stopwatch()
@@ -140,7 +133,8 @@ def disassemble(
     with watch.phase("prove"):
         parity = found.prove(case)
     with watch.phase("accuracy"):
-        measured, per_class = accuracies(case, found)
+        measured, rows = accuracies(case, found)
+    per_class = tuple(ClassView(name=n, whole=w, component=c, n=k) for n, w, c, k in rows)
     model_bytes = found.model(case, plan)
     estimate = estimate_of(found.answering, model_bytes, profile)
     certificate = certificate_of(found, budget)
@@ -159,19 +153,19 @@ def disassemble(
             parity=parity, measurement=measurement, device=profile.name, seconds=watch.seconds,
             accuracy=measured, chosen=chosen,
         ),
-        families=tuple(
-            FamilyView(
-                name=own_name(f.name), channels=len(f.groups),
-                kept=len(found.made.plan.kept[f.name]),
-            )
-            for f in case.anatomy.families
-        ),
-        classes=tuple(
-            ClassView(name=name, whole=whole, component=mine, n=n)
-            for name, whole, mine, n in per_class
-        ),
-        values=found.made.plan.values, whole_ms=whole_ms,
+        families=_families(case, found), classes=per_class, values=found.made.plan.values,
+        whole_ms=whole_ms,
     )  # fmt: skip
+
+
+def _families(case: Case, found: Found) -> tuple[FamilyView, ...]:
+    from .component_artifact import own_name
+
+    kept = found.made.plan.kept
+    return tuple(
+        FamilyView(name=own_name(f.name), channels=len(f.groups), kept=len(kept[f.name]))
+        for f in case.anatomy.families
+    )
 
 
 def _check(classes: Sequence[str], share: float | None, budget: Budget) -> None:

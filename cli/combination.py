@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 
 from ..factory.schema import Budget
+from ..factory.serialize import table_from_noun
 from . import options
 from .build_facts import Fact, cost_facts, proof_facts, size_text
 from .builds import print_facts, print_next, result_table
@@ -60,7 +61,7 @@ def combine(
         print_json(
             result_table(made.result, words)
             | {
-                "branches": [_table(view) for view in made.branches],
+                "branches": [table_from_noun(view) for view in made.branches],
                 "nodes": made.nodes,
                 "shared": made.shared,
             }  # fmt: skip
@@ -101,7 +102,3 @@ def _print_branches(made: Combination) -> None:
     console().print()
     console().print(table)
     print_next(made.result)
-
-
-def _table(view: object) -> dict[str, object]:
-    return {key: getattr(view, key) for key in view.__dataclass_fields__}  # type: ignore[attr-defined]

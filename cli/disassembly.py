@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 
 from ..factory.schema import Budget
+from ..factory.serialize import table_from_noun
 from . import options
 from .build_facts import Fact, cost_facts, proof_facts, size_text
 from .builds import budget_words, print_facts, print_next, raise_if_inconclusive, result_table
@@ -89,8 +90,8 @@ def disassemble(
             report=report,
         )  # fmt: skip
     table = result_table(made.result, words) | {
-        "families": [_table(view) for view in made.families],
-        "classes": [_table(view) for view in made.classes],
+        "families": [table_from_noun(view) for view in made.families],
+        "classes": [table_from_noun(view) for view in made.classes],
         "values": made.values, "whole_ms": made.whole_ms,
     }  # fmt: skip
     if not as_json:
@@ -158,7 +159,3 @@ def _print_classes(made: Disassembly) -> None:
     console().print()
     console().print(table)
     print_next(made.result)
-
-
-def _table(view: object) -> dict[str, object]:
-    return {key: getattr(view, key) for key in view.__dataclass_fields__}  # type: ignore[attr-defined]

@@ -168,8 +168,15 @@ def class_options(command: Command) -> Command:
 
 
 def names_in(listed: str) -> list[str]:
-    """Names with commas between them, without the spaces around them."""
-    return [name.strip() for name in listed.split(",")]
+    """Names with commas between them, without the spaces around them.
+
+    Raises:
+        click.BadParameter: One is empty.
+    """
+    names = [name.strip() for name in listed.split(",")]
+    if not all(names):
+        raise click.BadParameter(f"a name of {listed!r} is empty.")
+    return names
 
 
 def classes_of(listed: str | None, more: tuple[str, ...], file: Path | None) -> Classes:

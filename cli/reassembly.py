@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 
 from ..factory.schema import Budget
+from ..factory.serialize import table_from_noun
 from . import options
 from .build_facts import Fact, cost_facts, proof_facts, size_text
 from .builds import budget_words, print_facts, print_next, raise_if_inconclusive, result_table
@@ -82,10 +83,10 @@ def reassemble(
             report=report,
         )  # fmt: skip
     table = result_table(made.result, words) | {
-        "blocks": [_table(view) for view in made.blocks],
-        "candidates": [_table(view) for view in made.candidates],
+        "blocks": [table_from_noun(view) for view in made.blocks],
+        "candidates": [table_from_noun(view) for view in made.candidates],
         "donors": list(made.donors),
-        "finish": None if made.finish is None else _table(made.finish),
+        "finish": None if made.finish is None else table_from_noun(made.finish),
     }
     if not as_json:
         print_facts(made.result, _facts(made, budget))
@@ -144,7 +145,3 @@ def _print_candidates(made: Reassembly) -> None:
     console().print(f"\nthe best of {len(made.candidates)} that were built:")
     console().print(table)
     print_next(made.result)
-
-
-def _table(view: object) -> dict[str, object]:
-    return {key: getattr(view, key) for key in view.__dataclass_fields__}  # type: ignore[attr-defined]

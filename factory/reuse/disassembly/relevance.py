@@ -42,6 +42,8 @@ def located(
 ) -> dict[str, Array]:  # fmt: skip
     """What the thresholds keep for classes: per family the positions that stay, rising.
 
+    A family of which nothing is relevant keeps its first channel, unless it is all of a branch.
+
     Args:
         anatomy: A classifier.
         found: Its contributions.

@@ -132,7 +132,7 @@ def test_the_gate_knows_whose_image_it_is():
     assert found.gradient < 1e-3
 
 
-def test_calibration_is_the_least_of_its_surroundings():
+def test_louder_logits_get_smaller_scales():
     features, logits, labels = overconfident(40)
     found = calibrate(features, logits, labels)
     assert found.gate > 0
