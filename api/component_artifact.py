@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from ..factory.errors import UsageError
 from ..factory.schema import (
     Accuracy,
     Artifact,
@@ -27,10 +28,11 @@ from .request import Report
 
 if TYPE_CHECKING:
     from ..factory.datasets import Images
-    from ..factory.graph.network import Array, Network
+    from ..factory.graph.network import Network
     from ..factory.reuse.disassembly import component
     from ..factory.reuse.disassembly.costs import Costs
     from ..factory.reuse.disassembly.families import Anatomy
+    from ..factory.reuse.disassembly.kinds import Kind
     from ..factory.reuse.disassembly.reconstruction import Losses
     from ..factory.reuse.donor import Donor
     from ..factory.reuse.own_images import TwoParts
@@ -42,15 +44,19 @@ class Case:
 
     Attributes:
         donor: The whole network.
-        anatomy: The same with the classes' outputs alone, from images in [0, 1] to logits.
+        anatomy: The same with the classes' outputs alone, from images in [0, 1] to raw outputs.
+        kind: What is asked of the outputs.
         images: Of the classes.
+        forgotten: Images of classes that are to be forgotten, by name; none as a rule.
         values: What families lose, by kind of value.
         costs: What leaving channels out saves, by kind of cost.
     """
 
     donor: Donor
     anatomy: Anatomy
+    kind: Kind
     images: TwoParts
+    forgotten: Mapping[str, TwoParts] = field(default_factory=dict)
     values: Mapping[str, Mapping[str, Losses]] = field(default_factory=dict)
     costs: Mapping[str, Costs] = field(default_factory=dict)
 
@@ -65,58 +71,115 @@ class Case:
         return self.images.training[self.size].subset(self.images.judging)
 
     @property
+    def learning(self) -> Images:
+        """All images but those that judge."""
+        import numpy as np
+
+        mine = self.images.training[self.size]
+        return mine.subset(np.setdiff1d(np.arange(len(mine)), self.images.judging))
+
+    @property
     def measuring(self) -> Images:
         """Images that accuracies are reported on."""
         return self.images.measuring[self.size]
 
-    def fitting(self) -> tuple[list[Array], Array]:
-        """Tensors that layers are fitted to, and their labels, in a mixed order."""
-        from ..factory.reuse.own_images import balanced_order
-
-        mine = self.images.training[self.size].subset(self.images.fitted)
-        mine = mine.subset(balanced_order(mine.labels, 0))
-        return _tensors(mine), mine.labels
+    @property
+    def fitting(self) -> Images:
+        """Images that layers are fitted to, in a mixed order."""
+        return self.images.mixed(self.size)
 
     def value(self, report: Report) -> None:
         """Say what families are worth."""
         from ..factory.reuse.disassembly.component import values_of
 
-        self.values = values_of(self.anatomy, *self.fitting(), report=report)
+        if self.forgotten:
+            self.values = {"forgetting": self._worth_of_forgetting(report)}
+            return
+        self.values = values_of(self.anatomy, self.kind, self.fitting, report=report)
 
-    def count(self, profile: DeviceProfile | None, report: Report) -> None:
-        """Say what leaving channels out saves; latency only where a device is named."""
+    def _worth_of_forgetting(self, report: Report) -> Mapping[str, Losses]:
+        import numpy as np
+
+        from ..factory.reuse.disassembly.component import flows_of
+        from ..factory.reuse.disassembly.families import anatomy_of
+        from ..factory.reuse.disassembly.forgetting import losses_of_forgetting
+        from ..factory.reuse.donor_slots import task_network
+
+        kept = flows_of(self.anatomy, self.kind, self.fitting, report=report)
+        rows = []
+        for name, parts in self.forgotten.items():
+            anatomy = anatomy_of(task_network(self.donor, self.donor.outputs_of([name])))
+            rows.append(flows_of(anatomy, self.kind, parts.mixed(self.size), report=report))
+        gone = {name: np.mean([row[name] for row in rows], axis=0) for name in kept}
+        return losses_of_forgetting(kept, gone)
+
+    def still_known(self, network: Network) -> list[tuple[str, float, float, int]]:
+        """Per forgotten class: name, readout of the whole network's and of this one's features,
+        images that it was measured on.
+        """  # noqa: D205
+        import numpy as np
+
+        from ..factory.reuse.disassembly.forgetting import readout
+        from ..factory.reuse.disassembly.kinds import tensors_of
+
+        rows = []
+        mine = tensors_of(self.fitting), tensors_of(self.measuring)
+        for name, parts in self.forgotten.items():
+            theirs = (
+                tensors_of(parts.mixed(self.size)), tensors_of(parts.measuring[self.size])
+            )  # fmt: skip
+            shown = [
+                ([*a, *b], np.array([False] * len(a) + [True] * len(b)))
+                for a, b in zip(mine, theirs, strict=True)
+            ]
+            whole, own = (readout(each, *shown) for each in (self.anatomy.network, network))
+            rows.append((name, whole, own, len(theirs[1])))
+        return rows
+
+    def count(self, profile: DeviceProfile, budget: Budget, report: Report) -> None:
+        """Say what leaving channels out saves, of whatever a budget limits."""
         from ..factory.reuse.disassembly.costs import counted, timed
+        from ..factory.reuse.disassembly.memory_costs import memory_costs
 
         self.costs = counted(self.anatomy)
-        if profile is not None:
+        if budget.memory_mib is not None:
+            self.costs = {**self.costs, **memory_costs(self.anatomy, self.costs["mparams"])}
+        if budget.latency_ms is not None:
             latency = self.latency_on(profile)
             table = timed(self.anatomy, latency, self.costs["mmacs"], report=report)
             self.costs = {**self.costs, "latency_ms": table}
 
+    def looked_at(self, cost: str, network: Network, profile: DeviceProfile) -> float:
+        """What a whole network costs: "latency_ms" on a device, or "memory_mib"."""
+        from ..factory.graph.memory import peak_bytes
+        from ..factory.graph.network import tensor_shapes
+        from ..factory.units import MIB
+
+        if cost == "latency_ms":
+            return self.latency_on(profile)(network)
+        answering = self.kind.answering(network)
+        return peak_bytes(answering, tensor_shapes(answering)) / MIB
+
     def latency_on(self, profile: DeviceProfile) -> Callable[[Network], float]:
         """Milliseconds of a network on a device: measured on this machine, else estimated."""
         from ..devices.parts import PartLatency
-        from ..factory.graph.postprocess import with_probabilities
 
         parts = PartLatency(profile.name)
-        return lambda network: parts.of(with_probabilities(network)) + parts.call_ms
+        return lambda network: parts.of(self.kind.answering(network)) + parts.call_ms
 
     def made(self, plan: component.Plan, report: Report) -> component.Component:
         """A plan as a network."""
         from ..factory.reuse.disassembly.component import component_of
 
-        tensors, _ = self.fitting()
-        judging = self.judging
         return component_of(
-            self.anatomy, plan, tensors, _tensors(judging), judging.labels, report=report
+            self.anatomy, self.kind, plan, self.fitting, self.judging, report=report
         )
 
     def whole_model(self) -> bytes:
         """The whole network with the classes' outputs alone, as a file."""
         from ..factory.graph.network import model_from_network
-        from ..factory.graph.postprocess import with_probabilities
 
-        network = with_probabilities(self.anatomy.network)
+        network = self.kind.answering(self.anatomy.network)
         return bytes(model_from_network(network).SerializeToString())
 
 
@@ -126,18 +189,18 @@ class Found:
 
     Attributes:
         made: Its network.
+        kind: What is asked of it.
         candidates: Of how many.
     """
 
     made: component.Component
+    kind: Kind
     candidates: int
 
     @property
     def answering(self) -> Network:
-        """From images to probabilities."""
-        from ..factory.graph.postprocess import with_probabilities
-
-        return with_probabilities(self.made.network)
+        """From images to the answer."""
+        return self.kind.answering(self.made.network)
 
     def model(self, case: Case, plan: Plan | None) -> bytes:
         """As a file; with what it says of itself where there is a plan."""
@@ -159,19 +222,42 @@ def own_name(tensor: str) -> str:
     return tensor.removeprefix("1/")  # the second part, behind the preparation of the image
 
 
-def open_case(donor: Donor, data: Path, classes: Sequence[str], images: int) -> Case:
+def open_case(
+    donor: Donor, data: Path, classes: Sequence[str], images: int, *, reject: bool = False,
+    forget: Sequence[str] = (),
+) -> Case:  # fmt: skip
     """Read images and find out what can be cut.
 
     Raises:
         NNFactoryError: What :func:`disassemble` says.
     """
+    from ..factory.reuse.detector import detector_network
     from ..factory.reuse.disassembly.families import anatomy_of
+    from ..factory.reuse.disassembly.kinds import Classification, Detection, tensors_of
     from ..factory.reuse.donor_slots import task_network
-    from ..factory.reuse.own_images import read_two_parts
+    from ..factory.reuse.own_images import classes_besides, read_one_class, read_two_parts
+    from ..factory.reuse.rejection import NONE, rejecting_network
 
-    parts = read_two_parts(data, [donor.input_size], classes, most=images)
-    network = task_network(donor, donor.outputs_of(parts.classes))
-    return Case(donor=donor, anatomy=anatomy_of(network), images=parts)
+    size = donor.input_size
+    if donor.head is not None and (reject or forget):
+        raise UsageError("A detector rejects and forgets nothing: that is for classifiers.")
+    if forget and not classes:
+        classes = classes_besides(data, forget)
+    parts = read_two_parts(data, [size], classes, most=images, kind=donor.kind)
+    forgotten = {name: read_one_class(data, [size], name, most=images) for name in forget}
+    outputs, kind = donor.outputs_of(parts.classes), cast("Kind", Classification())
+    if donor.head is not None:
+        kind = Detection(donor.head, len(outputs))
+        network = detector_network(donor, outputs, tensors_of(parts.mixed(size)))
+    elif reject:
+        others = read_two_parts(data, [size], classes_besides(data, parts.classes), most=images)
+        parts = parts.with_others(others, NONE)
+        network = rejecting_network(donor, outputs, tensors_of(parts.mixed(size)))
+    else:
+        network = task_network(donor, outputs)
+    return Case(
+        donor=donor, anatomy=anatomy_of(network), kind=kind, images=parts, forgotten=forgotten
+    )
 
 
 def plan_of(case: Case, found: Found) -> Plan:
@@ -185,7 +271,7 @@ def plan_of(case: Case, found: Found) -> Plan:
     fitted = f"{case.images.digest} {len(case.images.fitted)}"
     whole = parameter_count(case.anatomy.network)
     return Plan(
-        task=Task(kind="cls", classes=case.images.classes),
+        task=Task(kind=case.donor.kind, classes=case.images.classes),
         library=donor.name,
         library_id=hashlib.sha256(said).hexdigest()[:16],
         active={
@@ -200,13 +286,15 @@ def plan_of(case: Case, found: Found) -> Plan:
 
 def certificate_of(found: Found, budget: Budget) -> Certificate:
     """Why these channels: no other ones lose less by these values and costs."""
-    choice = found.made.plan.choice
-    assert choice is not None
+    plan, choice = found.made.plan, found.made.plan.choice
+    if choice is None:  # thresholds ask for no best; all of the logits would be the most
+        return Certificate(method="thresholds", objective=plan.flow, bound=1.0, gap=1 - plan.flow)
     gap = max(0.0, choice.loss - choice.bound)
     binding = tuple(
         name
         for name, limit in (
-            ("latency", budget.latency_ms), ("params", budget.mparams), ("macs", budget.mmacs)
+            ("latency", budget.latency_ms), ("params", budget.mparams), ("macs", budget.mmacs),
+            ("memory", budget.memory_mib),
         )
         if limit is not None
     )  # fmt: skip
@@ -220,28 +308,28 @@ def accuracies(
     case: Case, found: Found
 ) -> tuple[tuple[Accuracy, ...], list[tuple[str, float, float, int]]]:
     """Of the component and of the whole network on the same images; and per class."""
-    from ..factory.accuracy_measurement import hits
-    from ..factory.graph.postprocess import with_probabilities
-    from ..factory.metrics import proportion_interval
+    from ..factory.accuracy_measurement import class_accuracies, measure_accuracy
 
-    images = case.measuring
-    rows = {
-        "artifact": hits(found.answering, images),
-        "library": hits(with_probabilities(case.anatomy.network), images),
-    }
+    images, classes = case.measuring, len(case.images.classes)
+    networks = {
+        "artifact": found.answering, "library": case.kind.answering(case.anatomy.network)
+    }  # fmt: skip
     measured = tuple(
         Accuracy(
-            subject=subject, dataset=f"{case.images.name}, {len(images)} images", metric="top-1",
-            interval=proportion_interval(int(row.sum()), len(row)),
+            subject=subject, dataset=f"{case.images.name}, {len(images)} images",
+            metric="top-1" if case.kind.name == "cls" else "AP50",
+            interval=measure_accuracy(network, images, classes),
         )
-        for subject, row in rows.items()
+        for subject, network in networks.items()
     )  # fmt: skip
-    per_class = []
-    for label, name in enumerate(case.images.classes):
-        mine = images.labels == label
-        if mine.any():
-            whole, own = (float(rows[key][mine].mean()) for key in ("library", "artifact"))
-            per_class.append((name, whole, own, int(mine.sum())))
+    own, whole = (class_accuracies(n, images, classes).per_class for n in networks.values())
+    per_class = [
+        (name, theirs, mine, int(count))
+        for name, theirs, mine, count in zip(
+            case.images.classes, whole, own, images.shown(classes), strict=True
+        )
+        if theirs is not None and mine is not None
+    ]
     return measured, per_class
 
 
@@ -261,7 +349,7 @@ def write_component(
     return write_artifact(
         place,
         Contents(
-            name=f"cls-{profile.name}-{plan.id[:8]}", network=model, plan=plan,
+            name=f"{case.kind.name}-{profile.name}-{plan.id[:8]}", network=model, plan=plan,
             estimate=estimate, certificate=certificate, parity=parity, device=profile.name,
             budget=budget,
             card=LibraryCard(
@@ -280,9 +368,3 @@ def write_component(
         ),
         overwrite=overwrite,
     )  # fmt: skip
-
-
-def _tensors(images: Images) -> list[Array]:
-    from ..factory.accuracy_measurement import tensor_from_pixels
-
-    return [tensor_from_pixels(image[None]) for image in images.pixels]

@@ -68,7 +68,6 @@ def explain(
     """
     import numpy as np
 
-    from ..factory.reuse.disassembly.component import most_confident
     from ..factory.reuse.disassembly.contributions import EACH, contributions
     from ..factory.reuse.disassembly.relevance import flows
     from ..factory.reuse.store import open_donor
@@ -80,9 +79,10 @@ def explain(
             hints=["name another class, too"],
         )
     case = open_case(open_donor(model), data, classes, images)
-    shown = most_confident(case.anatomy.network, *case.fitting(), EACH)
+    network = case.anatomy.network
+    shown = case.kind.shown(network, case.fitting, EACH)
     found = contributions(case.anatomy, shown, report=report)
-    flow = flows(case.anatomy, found, {row: row for row in range(len(shown))})
+    flow = flows(case.anatomy, found, case.kind.ends(network))
     families = []
     for name, rows in flow.items():
         ordered = -np.sort(-rows, 1)

@@ -15,6 +15,7 @@ from .request import Report, need_torch, silent
 if TYPE_CHECKING:
     from ..factory.datasets import Images
     from ..factory.graph.network import Array
+    from ..factory.reuse.detection_head import DetectionHead
     from ..factory.reuse.donor import Donor
     from ..factory.reuse.pool import Places
 
@@ -89,7 +90,7 @@ def foreign_network(
 def import_network(
     file: Path, *, name: str, labels: Path | tuple[str, ...], mean: tuple[float, float, float],
     std: tuple[float, float, float], colors: str = "RGB", license: str = "",
-    input_size: int | None = None, overwrite: bool = False,
+    input_size: int | None = None, head: DetectionHead | None = None, overwrite: bool = False,
 ) -> DonorView:  # fmt: skip
     """Import a pretrained network from an ONNX file.
 
@@ -102,6 +103,7 @@ def import_network(
         colors: "RGB" or "BGR".
         license: Of the weights.
         input_size: Side of the image, where the file leaves it open.
+        head: Of a detector, what its raw maps are; see :func:`read_import_card`.
         overwrite: Replace a network of that name.
 
     Raises:
@@ -114,7 +116,7 @@ def import_network(
     names = labels if isinstance(labels, tuple) else read_labels(labels)
     _, folder = import_donor(
         file, name=name, labels=names, mean=mean, std=std, colors=colors, license=license,
-        input_size=input_size, overwrite=overwrite,
+        input_size=input_size, head=head, overwrite=overwrite,
     )  # fmt: skip
     return _view(folder)
 
@@ -200,6 +202,11 @@ def publish_import(
     from ..factory.reuse.store import open_donor
 
     donor = open_donor(name_or_path)
+    if donor.head is not None:
+        raise DataError(
+            f"'{donor.name}' is a detector; only classifiers become libraries.",
+            hints=["nnfactory disassemble cuts classes out of a detector"],
+        )
     if out_dir is None and (SHIPPED / donor.name).is_dir():
         raise UsageError(
             f"A shipped library is called '{donor.name}' and would be hidden.",

@@ -42,6 +42,7 @@ from nnfactory.factory.metrics import proportion_interval
 from nnfactory.factory.reuse.combination import branch_of, calibrate, combined
 from nnfactory.factory.reuse.disassembly.compensation import compensated
 from nnfactory.factory.reuse.disassembly.families import narrowed
+from nnfactory.factory.reuse.disassembly.kinds import tensors_of
 from nnfactory.factory.reuse.disassembly.reconstruction import losses_of
 
 FIRST, REST = (0, 1, 2), tuple(range(3, 10))
@@ -160,7 +161,7 @@ def _shifted(images: Images, by: int) -> Images:
 
 def _halved(case: Case) -> Network:
     """Half of every family, compensated: components of one architecture."""
-    tensors, _ = case.fitting()
+    tensors = tensors_of(case.fitting)
     losses = losses_of(case.anatomy, tensors[:300])
     kept = {
         family.name: np.sort(losses[family.name].order[: len(family.groups) // 2])

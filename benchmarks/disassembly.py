@@ -11,7 +11,12 @@ latency of the whole network (measured here, time of the processor in one thread
 * contributions, reconstruction, both: the exact choice under the latency by these values, fitted;
 * ours: of these three the one that comes nearest to the whole network on images that nothing was
   fitted to, as ``nnfactory disassemble`` chooses; "unfitted" without compensation;
-* magnitude, random: the same program by the channels' squared weights, or by random values.
+* magnitude, fpgm, random: the same program by the channels' squared weights, by how far their
+  filters are from all others of the layer (He et al., "Filter Pruning via Geometric Median",
+  arXiv:1811.00250), or by random values.
+
+The task "all" has every class: there this is compression of a whole network. Two networks of
+``cifar_networks.py`` are taken from ``--networks``, where there is one.
 
 Every network is cut within the same measured latency. ``accuracy`` is on test images of the task,
 ``least_class`` that of its worst class, ``behind`` and its interval (95 %, bootstrap, paired over
@@ -29,18 +34,22 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
 import onnx
-from pretrained import pretrained
+from cifar_networks import FOLDER, MEAN, STD
+from pretrained import Pretrained, pretrained
 from reassembly import some_images
 from results_file import data_option, need_data, write_rows
+from scipy.spatial.distance import cdist
 
 from nnfactory.api.component_artifact import Case
+from nnfactory.api.request import silent
 from nnfactory.devices.measure import time_runs, warm_up
 from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
 from nnfactory.factory.accuracy_measurement import images_at, task_images, tensor_from_pixels
@@ -49,15 +58,13 @@ from nnfactory.factory.graph.foreign import load_foreign
 from nnfactory.factory.graph.network import Array, Network, model_from_network
 from nnfactory.factory.reuse.disassembly.component import (
     Plan,
-    component_of,
-    logits_of,
-    most_confident,
     plan_within,
     values_of,
 )
-from nnfactory.factory.reuse.disassembly.contributions import contributions
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
+from nnfactory.factory.reuse.disassembly.contributions import EACH, contributions
+from nnfactory.factory.reuse.disassembly.costs import Costs, counted, timed
 from nnfactory.factory.reuse.disassembly.families import anatomy_of, narrowed
+from nnfactory.factory.reuse.disassembly.kinds import Classification, logits_of, tensors_of
 from nnfactory.factory.reuse.disassembly.reconstruction import Losses
 from nnfactory.factory.reuse.disassembly.relevance import located
 from nnfactory.factory.reuse.donor import Donor
@@ -67,10 +74,15 @@ from nnfactory.factory.reuse.own_images import TwoParts, turns
 CIFAR, IMAGENETTE = "cifar10_jpeg", "imagenette128_jpeg"
 NETWORKS = {
     "resnet8": CIFAR, "resnet20": CIFAR, "resnet56": CIFAR,
+    "vgg16-quarter": CIFAR, "googlenet-small": CIFAR,
     "imagenet-resnet18": IMAGENETTE, "mobilenet-v2": IMAGENETTE,
 }  # fmt: skip
 IMAGENETTE_ROWS = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # of the 1000 ImageNet classes
-TASKS = {"0-2": (0, 1, 2), "3-9": tuple(range(3, 10)), "random": (1, 5, 8), "animals": (3, 5, 7)}
+OWN = ("vgg16-quarter", "googlenet-small")  # trained by cifar_networks.py
+TASKS = {
+    "0-2": (0, 1, 2), "3-9": tuple(range(3, 10)), "random": (1, 5, 8), "animals": (3, 5, 7),
+    "all": tuple(range(10)),
+}  # fmt: skip
 SHARES = (0.5, 0.25)
 FITTED, JUDGING, TESTED, READ = 1000, 300, 1500, 12000  # images
 OURS = ("contributions", "reconstruction", "both")
@@ -82,32 +94,40 @@ RUNS = 100
 @click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)))
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)))
 @click.option("--part", "parts", multiple=True, type=click.Choice(["components", "contributions"]))
+@click.option("--networks", "own_dir", type=click.Path(path_type=Path), default=FOLDER,
+              help="What cifar_networks.py wrote.")  # fmt: skip
 def main(
-    data_dir: Path, names: tuple[str, ...], tasks: tuple[str, ...], parts: tuple[str, ...]
-) -> None:
+    data_dir: Path, names: tuple[str, ...], tasks: tuple[str, ...], parts: tuple[str, ...],
+    own_dir: Path,
+) -> None:  # fmt: skip
     """Compare ways of cutting components out of trained networks."""
     need_data(data_dir)
     if "contributions" in (parts or ("contributions",)):
         rows = [_contributions(data_dir)]
         click.echo(write_rows("disassembly_contributions", rows))
     for name in (names or NETWORKS) if "components" in (parts or ("components",)) else ():
+        if name in OWN and not (own_dir / f"{name}.onnx").is_file():
+            click.echo(f"{name} is skipped: cifar_networks.py has not written it to {own_dir}.")
+            continue
+        donor = donor_of(data_dir, name, own_dir)
         for task in tasks or TASKS:
             rows = []
-            for row in _components(data_dir, name, task):
+            for row in _components(data_dir, donor, task):
                 rows.append(row)
                 click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
             click.echo(write_rows("disassembly_components", rows, replace=("network", "task")))
 
 
-def donor_of(data_dir: Path, name: str) -> Donor:
+def donor_of(data_dir: Path, name: str, own_dir: Path = FOLDER) -> Donor:
     """A network with normalization folded, labelled with the classes of its images by number."""
-    one = pretrained(data_dir, name)
-    place = Path(f"{name}.onnx")
-    onnx.save(model_from_network(one.network), place)
-    try:
-        network = load_foreign(place)
-    finally:
-        place.unlink()
+    if name in OWN:
+        network = load_foreign(own_dir / f"{name}.onnx")
+        one = Pretrained(network, MEAN, STD, "Apache-2.0")
+    else:
+        one = pretrained(data_dir, name)
+        with TemporaryDirectory() as folder:
+            onnx.save(model_from_network(one.network), place := Path(folder) / "network.onnx")
+            network = load_foreign(place)
     classes = next(iter(network.outputs.values()))[1]
     labels = [f"other {i}" for i in range(classes)]
     for number, row in enumerate(range(10) if classes == 10 else IMAGENETTE_ROWS):
@@ -136,7 +156,7 @@ def case_of(data_dir: Path, donor: Donor, folder: str, classes: Sequence[int]) -
         digest=hashlib.sha256(train.pixels.tobytes()).hexdigest(),
     )  # fmt: skip
     network = task_network(donor, donor.outputs_of(images.classes))
-    return Case(donor=donor, anatomy=anatomy_of(network), images=images)
+    return Case(donor=donor, anatomy=anatomy_of(network), kind=Classification(), images=images)
 
 
 def latency_ms(network: Network) -> float:
@@ -151,23 +171,20 @@ class Seen:
     """What every way of cutting a task is held against."""
 
     case: Case
-    tensors: list[Array]  # to fit to
-    judging: list[Array]
-    labels: Array  # of the latter
     test: list[Array]
     masked: Array  # whether the masked network is right, per test image
     whole_ms: float
     others: tuple[Network, list[Array], Array] | None  # head of other classes, images, labels
 
 
-def _components(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]:
-    donor, classes = donor_of(data_dir, name), TASKS[task]
-    case = case_of(data_dir, donor, NETWORKS[name], classes)
+def _components(data_dir: Path, donor: Donor, task: str) -> Iterator[dict[str, object]]:
+    classes = TASKS[task]
+    case = case_of(data_dir, donor, NETWORKS[donor.name], classes)
     seen = _seen(data_dir, case, classes)
     whole = logits_of(_all_classes(donor), seen.test)
     rows = [donor.labels.index(str(c)) for c in classes]
     told = np.array(rows)[case.measuring.labels]
-    fixed = {"network": name, "task": task, "classes": len(classes)}
+    fixed = {"network": donor.name, "task": task, "classes": len(classes)}
 
     def row(
         way: str, share: object, right: Array, ratio: float, other: object
@@ -190,21 +207,19 @@ def _components(data_dir: Path, name: str, task: str) -> Iterator[dict[str, obje
         network = plan.network
         began = time.perf_counter()
         if is_fitted:
-            made = component_of(case.anatomy, plan, seen.tensors, seen.judging, seen.labels)
+            made = case.made(plan, silent)
             network = made.network
         right = logits_of(network, seen.test).argmax(1) == case.measuring.labels
         ratio = latency_ms(network) / seen.whole_ms
         found = row(way, share, right, ratio, _other(seen, network))
         yield found | {
-            "divergence": round(made.divergence, 4) if is_fitted else "",
+            "divergence": round(made.judged.divergence, 4) if is_fitted else "",
             "seconds": round(time.perf_counter() - began, 1),
         }
 
 
 def _seen(data_dir: Path, case: Case, classes: Sequence[int]) -> Seen:
-    tensors, _ = case.fitting()
-    judging = case.judging
-    test = [tensor_from_pixels(image[None]) for image in case.measuring.pixels]
+    test = tensors_of(case.measuring)
     network = case.anatomy.network
     right = logits_of(network, test).argmax(1) == case.measuring.labels
     rest = [c for c in range(10) if c not in classes][: len(classes)]
@@ -216,12 +231,7 @@ def _seen(data_dir: Path, case: Case, classes: Sequence[int]) -> Seen:
             other.anatomy.network, [tensor_from_pixels(image[None]) for image in pixels],
             other.measuring.labels[:500],
         )  # fmt: skip
-    return Seen(
-        case=case, tensors=tensors,
-        judging=[tensor_from_pixels(image[None]) for image in judging.pixels],
-        labels=judging.labels, test=test, masked=right, whole_ms=latency_ms(network),
-        others=others,
-    )  # fmt: skip
+    return Seen(case=case, test=test, masked=right, whole_ms=latency_ms(network), others=others)
 
 
 def _all_classes(donor: Donor) -> Network:
@@ -244,10 +254,9 @@ def _other(seen: Seen, network: Network) -> object:
 
 def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
     """All ways of cutting: name, share of the latency, plan, and whether it is fitted."""
-    anatomy, labels = seen.case.anatomy, seen.case.fitting()[1]
-    confident = most_confident(anatomy.network, seen.tensors, labels, 50)
-    found = contributions(anatomy, confident)
-    kept = located(anatomy, found, {row: row for row in range(len(confident))})
+    case, anatomy = seen.case, seen.case.anatomy
+    found = contributions(anatomy, case.kind.shown(anatomy.network, case.fitting, EACH))
+    kept = located(anatomy, found, case.kind.ends(anatomy.network))
     network, channels = narrowed(anatomy, kept)
     by_thresholds = Plan(
         values="thresholds", kept=kept, network=network, channels=channels, choice=None
@@ -256,52 +265,64 @@ def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
     yield "thresholds, fitted", "", by_thresholds, True
     costs = counted(anatomy)
     costs["latency_ms"] = timed(anatomy, latency_ms, costs["mmacs"])
-    values = values_of(anatomy, seen.tensors, labels)
-    values |= {"magnitude": _magnitude(seen.case), "random": _random(seen.case)}
+    values = values_of(anatomy, case.kind, case.fitting)
+    values |= by_weights(case)
     for share in SHARES:
         best: tuple[float, Plan] | None = None
         for way, losses in values.items():
-            plan = _within(seen, way, losses, costs, share)
+            plan = within(seen.case, way, losses, costs, share * seen.whole_ms, latency_ms)
             if plan is None:
                 continue
             yield way if way in OURS else f"{way}, fitted", share, plan, True
             if way not in OURS:
                 yield way, share, plan, False
                 continue
-            made = component_of(anatomy, plan, seen.tensors, seen.judging, seen.labels)
-            if best is None or made.divergence < best[0]:
-                best = (made.divergence, plan)
+            made = case.made(plan, silent)
+            if best is None or made.judged.divergence < best[0]:
+                best = (made.judged.divergence, plan)
         if best is not None:
             yield "ours", share, best[1], True
             yield "ours, unfitted", share, best[1], False
 
 
-def _within(seen: Seen, way: str, losses: Mapping[str, Losses], costs, share: float) -> Plan | None:
-    """The plan by some values that keeps the share when it is measured; None if there is none."""
-    limit = aim = share * seen.whole_ms
-    for _ in range(6):
+def within(
+    case: Case, way: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs], limit: float,
+    measured: Callable[[Network], float],
+) -> Plan | None:  # fmt: skip
+    """The plan by some values that keeps a latency when it is measured; None if there is none."""
+    aim = limit
+    for _ in range(8):
         try:
-            plan = plan_within(seen.case.anatomy, way, losses, costs, {"latency_ms": aim})
+            plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
         except BudgetError as error:
-            click.echo(f"{way} at {share}: {error}")
+            click.echo(f"{way}: {error}")
             return None
-        reached = latency_ms(plan.network)
+        reached = measured(plan.network)
         if reached <= 1.01 * limit:
             return plan
         aim *= 0.99 * limit / reached
-    click.echo(f"{way} at {share}: {reached / seen.whole_ms:.3f} at last")
+    click.echo(f"{way}: {reached:.3f} ms at last instead of {limit:.3f}")
     return None
 
 
-def _magnitude(case: Case) -> dict[str, Losses]:
-    """Share of a family's squared weights that is gone."""
+def by_weights(case: Case) -> dict[str, dict[str, Losses]]:
+    """Values of other methods, which look at no image."""
+    return {
+        "magnitude": _by_filters(case, lambda rows: (rows**2).sum(1)),
+        "fpgm": _by_filters(case, lambda rows: cdist(rows, rows).sum(1)),
+        "random": _random(case),
+    }
+
+
+def _by_filters(case: Case, worth: Callable[[Array], Array]) -> dict[str, Losses]:
+    """Share of a family's worth that is gone, by the weights that make its channels."""
     found = {}
     for family in case.anatomy.families:
         weight = case.anatomy.network.weights[case.anatomy.node(family.maker).input[1]]
         groups = case.anatomy.found.weights[case.anatomy.node(family.maker).input[1], 0]
         place = {int(group): i for i, group in enumerate(groups)}
-        norms = (weight.reshape(len(weight), -1).astype(np.float64) ** 2).sum(1)
-        found[family.name] = _shares(norms[[place[group] for group in family.groups]])
+        rows = worth(weight.reshape(len(weight), -1).astype(np.float64))
+        found[family.name] = _shares(rows[[place[group] for group in family.groups]])
     return found
 
 

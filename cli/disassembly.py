@@ -20,11 +20,20 @@ from .output import console, interval_text, print_json, progress
 
 if TYPE_CHECKING:
     from ..api import Disassembly
+    from ..factory.schema import MeasuredChoice
 
 
 @click.command(short_help="Cut what some classes need out of a trained network.")
 @click.argument("model", metavar="NAME|FILE")
-@click.option("--classes", required=True, metavar="A,B,..", help="Which of its labels; 2 at least.")
+@click.option("--classes", metavar="A,B,..", help="Which of its labels; 2 at least.")
+@click.option(
+    "--forget", metavar="A,..",
+    help="Labels to know nothing of; --classes then are all others that --data shows.",
+)  # fmt: skip
+@click.option(
+    "--reject", is_flag=True,
+    help="One more class, 'none of these', learned from the other classes that --data shows.",
+)  # fmt: skip
 @click.option(
     "--data", required=True, type=options.PATH, metavar="DIR",
     help="Labelled images: a folder per class, or any format that 'modules check' reads.",
@@ -37,6 +46,15 @@ if TYPE_CHECKING:
 @click.option("--latency", type=options.MILLISECONDS, help="Limit of the median latency.")
 @click.option("--params", type=options.MPARAMS, help="Parameter limit: 0.5, 0.5M or 500k.")
 @click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
+@click.option("--memory", type=options.MEBIBYTES, help="Limit of the peak memory: 1.5MiB.")
+@click.option(
+    "--thresholds", is_flag=False, flag_value="paper", metavar="ALPHA,BETA",
+    help="Instead of limits: what counts as relevant; without numbers as in the paper's code.",
+)  # fmt: skip
+@click.option(
+    "--finish", "epochs", type=click.IntRange(0), default=0, show_default=True, metavar="PASSES",
+    help="Passes over the images in which everything is trained towards the whole network (torch).",
+)  # fmt: skip
 @click.option(
     "--images", type=click.IntRange(16, 1000), default=1000, show_default=True,
     help="Images to fit layers to, at most, and as many others to choose on.",
@@ -56,26 +74,34 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace whatever is at --out.")
 @options.json_option
 def disassemble(
-    model: str, classes: str, data: Path, device: str, share: float | None, latency: float | None,
-    params: float | None, macs: float | None, images: int, out_dir: Path | None, overwrite: bool,
-    as_json: bool, **said: Any,
+    model: str, classes: str | None, forget: str | None, reject: bool, data: Path, device: str,
+    share: float | None, latency: float | None, params: float | None, macs: float | None,
+    memory: float | None, thresholds: str | None, epochs: int, images: int, out_dir: Path | None,
+    overwrite: bool, as_json: bool, **said: Any,
 ) -> None:  # fmt: skip
-    """Cut what some classes need out of a trained classifier, without training.
+    """Cut what some classes need out of a trained classifier or detector.
 
     NAME is an imported network; of an ONNX FILE labels and normalization must be said. The folders
-    of --data are named as the labels.
+    of --data are named as the labels. Nothing is trained without --finish.
 
     \b
     nnfactory disassemble r18 --classes tench,church --data photos --share 0.5
+    nnfactory disassemble r18 --forget church --data photos
     nnfactory disassemble net.onnx --labels names.txt --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 \\
         --classes cat,dog,car --data photos --params 0.2M
     """
     from .. import api
 
-    budget = Budget(latency_ms=latency, mparams=params, mmacs=macs)
-    words = ["nnfactory", "disassemble", model, "--classes", classes, "--data", str(data)]
-    words += ["--device", device, *([] if share is None else ["--share", f"{share:g}"])]
-    words += [*budget_words(budget), "--images", str(images), *_said_words(said)]
+    budget = Budget(latency_ms=latency, mparams=params, mmacs=macs, memory_mib=memory)
+    if classes is None and forget is None:
+        raise click.UsageError("Missing --classes, or --forget.")
+    words = ["nnfactory", "disassemble", model, "--data", str(data), "--device", device]
+    words += [] if classes is None else ["--classes", classes]
+    words += [] if forget is None else ["--forget", forget]
+    words += ["--reject"] * reject + ([] if share is None else ["--share", f"{share:g}"])
+    words += [] if thresholds is None else ["--thresholds", thresholds]
+    words += [*budget_words(budget), *(["--finish", str(epochs)] if epochs else [])]
+    words += ["--images", str(images), *_said_words(said)]
     said = {key: value for key, value in said.items() if value is not None}
     missing = [f"--{key}" for key in ("labels", "mean", "std") if key not in said]
     if missing and (said or Path(model).is_file()):
@@ -85,7 +111,9 @@ def disassemble(
     with progress() as report:
         made = api.disassemble(
             api.foreign_network(Path(model), **said) if said else model, data,
-            classes=options.names_in(classes), device=device, share=share, budget=budget,
+            classes=options.names_in(classes) if classes else (),
+            forget=options.names_in(forget) if forget else (), device=device, share=share,
+            budget=budget, thresholds=_thresholds(thresholds), reject=reject, finish=epochs,
             images=images, out_dir=out_dir, overwrite=overwrite, command=shlex.join(words),
             report=report,
         )  # fmt: skip
@@ -93,6 +121,8 @@ def disassemble(
         "families": [table_from_noun(view) for view in made.families],
         "classes": [table_from_noun(view) for view in made.classes],
         "values": made.values, "whole_ms": made.whole_ms,
+        "forgotten": [table_from_noun(view) for view in made.forgotten],
+        "finish": None if made.taught is None else table_from_noun(made.taught),
     }  # fmt: skip
     if not as_json:
         print_facts(made.result, _facts(made, budget))
@@ -100,6 +130,18 @@ def disassemble(
     raise_if_inconclusive(made.result, budget, table)
     if as_json:
         print_json(table)
+
+
+def _thresholds(said: str | None) -> tuple[float, float] | str | None:
+    if said is None or said == "paper":
+        return said
+    try:
+        alpha, beta = map(float, said.split(","))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"must be two numbers such as 0.3,0.2, got {said}.", param_hint="--thresholds"
+        ) from error
+    return alpha, beta
 
 
 def _said_words(said: dict[str, Any]) -> list[str]:
@@ -136,15 +178,36 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         )
     yield "size", size_text(result.estimate)
     assert chosen is not None
-    gap = "no gap" if result.certificate.gap <= 1e-6 else f"gap {result.certificate.gap:.1e}"
-    yield (
-        "choice",
-        f"by {made.values}, nearest to the whole network of {chosen.candidates}, right on "
-        f"{chosen.accuracy:.1%} of {chosen.images} images that nothing was fitted to; no other "
-        f"sizes of the families lose less by these values and costs "
-        f"({result.certificate.method}, {gap})",
-    )
+    yield "choice", _choice_text(made, chosen)
+    if made.taught is not None:
+        done = made.taught
+        kept = "" if done.is_kept else "; what was there before was nearer, and stays"
+        yield (
+            "finish",
+            f"{done.epochs} passes: divergence from the whole network {done.before:.3g} to "
+            f"{done.after:.3g} on images that were left out{kept}",
+        )
+    for view in made.forgotten:
+        yield (
+            "forgotten",
+            f"{view.name}: a linear layer on the last features finds it with {view.component:.3f} "
+            f"(area under the curve; {view.whole:.3f} on the whole network's), {view.n} images",
+        )
     yield from proof_facts(result)
+
+
+def _choice_text(made: Disassembly, chosen: MeasuredChoice) -> str:
+    proof, metric = made.result.certificate, made.result.accuracy[0].metric
+    judged = f"{metric} {chosen.accuracy:.1%} on {chosen.images} images that nothing was fitted to"
+    if proof.method == "thresholds":
+        share = f"{1 - proof.gap:.1%}"
+        return f"by thresholds, which keep {share} of what flows to the classes; {judged}"
+    gap = "no gap" if proof.gap <= 1e-6 else f"gap {proof.gap:.1e}"
+    nearest = f"nearest to the whole network of {chosen.candidates}, "
+    return (
+        f"by {made.values}, {nearest * (chosen.candidates > 1)}{judged}; no other sizes of the "
+        f"families lose less by these values and costs ({proof.method}, {gap})"
+    )
 
 
 def _print_classes(made: Disassembly) -> None:

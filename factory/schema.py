@@ -474,7 +474,8 @@ class Certificate:
     """Why this plan: proof that none is better for these values and this latency table.
 
     Attributes:
-        method: "dynamic programming", "bounded enumeration" or "integer program".
+        method: "dynamic programming", "bounded enumeration" or "integer program"; "thresholds"
+            where nothing was optimised: then the gap is what they leave out.
         objective: Value of the plan, or its latency in milliseconds, by ``goal``.
         bound: No plan within the budget has a greater value, or a smaller latency.
         gap: ``|bound - objective| / max(|bound|, 1)``; 0 is optimal.

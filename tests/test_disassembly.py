@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from PIL import Image
+from pretrained import pretrained
 
 from nnfactory import api
 from nnfactory.factory.errors import BudgetError, DataError, UsageError
+from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -106,7 +109,14 @@ def test_a_file_must_be_explained(photos: Path, run: Run):
         (CLASSES, {}, UsageError),
         (CLASSES, {"share": 1.5}, UsageError),
         (CLASSES, {"share": 0.5, "budget": Budget(latency_ms=1)}, UsageError),
-        (CLASSES, {"budget": Budget(memory_mib=1)}, UsageError),
+        (CLASSES, {"budget": Budget(file_mib=1)}, UsageError),
+        (CLASSES, {"budget": Budget(memory_mib=0.05)}, BudgetError),
+        (CLASSES, {"thresholds": (0.3, 1.2)}, UsageError),
+        (CLASSES, {"thresholds": "paper", "share": 0.5}, UsageError),
+        (CLASSES, {"forget": ["class 1"], "share": 0.5}, UsageError),
+        (["class 1"], {"forget": ["class 4"], "share": 0.5}, UsageError),
+        ([], {"forget": ["class 1"], "budget": Budget(energy_mj=1)}, UsageError),
+        (CLASSES, {"reject": True, "share": 0.5}, DataError),
         (["class 1", "cat"], {"share": 0.5}, DataError),
         (CLASSES, {"budget": Budget(mmacs=0.001)}, BudgetError),
     ],
@@ -180,3 +190,120 @@ def test_explain_says_what_decides_for_each_class(photos: Path, run: Run):
     assert table["classes"] == ["class 1", "class 4"]
     assert len(table["families"][0]["flow"]) == 2
     assert run(*words, "--plot", "routes.txt").exit_code == 2
+
+
+@pytest.fixture
+def more_photos(photos: Path) -> Path:
+    """The same, with a fourth class."""
+    rng = np.random.default_rng(1)
+    (photos / "class 9").mkdir()
+    for number in range(24):
+        pixels = rng.integers(100, 256, (40, 36, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / "class 9" / f"{number}.png")
+    return photos
+
+
+def test_what_is_none_of_the_classes_can_be_a_class(more_photos: Path, run: Run):
+    words = ["disassemble", "resnet8", "--classes", "class 1,class 4", "--data", more_photos]
+    done = run(*words, "--reject", "--macs", "8M", "-o", "made", "--json")
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert table["plan"]["task"]["classes"] == ["class 1", "class 4", "none of these"]
+    assert [row["name"] for row in table["classes"]][-1] == "none of these"
+    assert 2 <= table["classes"][-1]["n"] <= 6  # as many as of the others, of two classes
+    assert run("verify", "made").exit_code == 0
+
+
+def test_a_class_is_forgotten(more_photos: Path, run: Run):
+    words = ["disassemble", "resnet8", "--forget", "class 4", "--data", more_photos]
+    done = run(*words, "-o", "made", "--json")
+    assert done.exit_code == 0, done.output
+    table = json.loads(done.stdout)
+    assert table["plan"]["task"]["classes"] == ["class 1", "class 7", "class 9"]
+    assert table["values"] == "forgetting"
+    (view,) = table["forgotten"]
+    assert view["name"] == "class 4"
+    assert 0 <= view["component"] <= 1
+    assert view["n"] == 6
+    seen = run(*words, "-o", "made", "--overwrite")
+    assert "forgotten" in seen.output
+    assert "area under the curve" in seen.output
+
+
+def test_thresholds_instead_of_limits(photos: Path, run: Run):
+    words = ["disassemble", "resnet8", "--classes", ",".join(CLASSES), "--data", photos]
+    kept = []
+    for said in ([], ["0.6,0.6"]):
+        done = run(*words, "--thresholds", *said, "-o", "made", "--overwrite", "--json")
+        assert done.exit_code == 0, done.output
+        table = json.loads(done.stdout)
+        assert table["certificate"]["method"] == "thresholds"
+        assert 0 < table["certificate"]["gap"] < 1
+        kept.append(sum(family["kept"] for family in table["families"]))
+    assert kept[1] < kept[0]
+    assert run(*words, "--thresholds", "much").exit_code == 2
+
+
+def test_memory_is_a_limit(photos: Path):
+    whole = api.disassemble(
+        "resnet8", photos, classes=CLASSES, thresholds=(0.0, 0.0), out_dir=Path("whole")
+    )
+    limit = 0.8 * whole.result.measurement.memory_mib if whole.result.measurement.memory_mib else (
+        0.8 * whole.result.estimate.memory_mib
+    )  # fmt: skip
+    made = api.disassemble(
+        "resnet8", photos, classes=CLASSES, budget=Budget(memory_mib=limit), out_dir=Path("made")
+    )
+    assert made.result.estimate.memory_mib <= limit
+    assert made.result.measurement.memory_mib <= limit
+    assert "memory" in made.result.certificate.binding
+
+
+def test_a_component_is_finished_by_training(photos: Path, run: Run):
+    pytest.importorskip("torch")
+    words = ["disassemble", "resnet8", "--classes", ",".join(CLASSES), "--data", photos]
+    done = run(*words, "--macs", "5M", "--finish", "20", "-o", "made", "--json")
+    assert done.exit_code == 0, done.output
+    finish = json.loads(done.stdout)["finish"]
+    assert finish["epochs"] == 20
+    assert finish["is_kept"] == (finish["after"] < finish["before"])
+    assert run("verify", "made").exit_code == 0
+
+
+CARD = """
+name = "fastestdet"
+labels = "coco.txt"
+mean = [0, 0, 0]
+std = [1, 1, 1]
+colors = "BGR"
+
+[head]
+format = "fastestdet"
+
+[[head.maps]]
+stride = 16
+objectness = "obj"
+boxes = "reg"
+classes = "cls"
+"""
+
+
+def test_a_detector_of_two_classes(data_dir: Path, folder: Path, run: Run):
+    onnx.save(model_from_network(pretrained(data_dir, "fastestdet").network), "fastestdet.onnx")
+    listed = json.loads((data_dir / "coco256" / "annotations.json").read_text())
+    Path("coco.txt").write_text("\n".join(entry["name"] for entry in listed["categories"]))
+    Path("card.toml").write_text(CARD)
+    done = run("modules", "import", "fastestdet.onnx", "--card", "card.toml")
+    assert done.exit_code == 0, done.output
+    words = ["disassemble", "fastestdet", "--classes", "person,car"]
+    words += ["--data", str(data_dir / "coco256"), "-o", "made"]
+    done = run(*words, "--macs", "110M")
+    assert done.exit_code == 0, done.output
+    assert "AP50" in done.output
+    manifest = json.loads(Path("made/manifest.json").read_text())
+    assert manifest["task"] == "detect"
+    assert run("verify", "made").exit_code == 0
+    for said in (["--reject"], ["--forget", "dog"]):
+        assert run(*words, "--overwrite", "--macs", "110M", *said).exit_code == 2
+    done = run("modules", "publish", "fastestdet", "--data", data_dir / "coco256")
+    assert (done.exit_code, "only classifiers" in done.output) == (9, True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import NNFactoryError
 from ..graph.network import Array
+from ..quiet import silenced
 
 PATIENCE = 20  # answers that break a row before rows are drawn in
 MARGIN = 1e-5  # of a limit, more than the solver's fractions of a choice can hide
@@ -203,7 +200,7 @@ def _milp(
         matrices.append(above[0])
         lower.append(np.full(len(above[1]), -np.inf))
         upper.append(above[1])
-    with _silenced():
+    with silenced():
         answer = milp(
             cost,
             constraints=LinearConstraint(
@@ -222,25 +219,3 @@ def _milp(
     if answer.x is None:
         raise NNFactoryError(f"The integer program was not solved: {answer.message}")
     return choices.counts(answer.x), float(answer.mip_dual_bound)
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Nothing on stdout from below Python: HiGHS writes notes there that no option turns off."""
-    try:
-        flush = ctypes.CDLL(None).fflush
-        kept = os.dup(1)
-    except (OSError, TypeError, AttributeError):  # no C library by that name, or no stdout
-        yield
-        return
-    sys.stdout.flush()
-    flush(None)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        flush(None)
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -35,6 +35,13 @@ class Images:
             boxes=tuple(self.boxes[i] for i in index) if self.boxes else (),
         )
 
+    def shown(self, classes: int) -> NDArray[np.int64]:
+        """How many images show each of ``classes`` classes, (classes,)."""
+        if len(self.labels):
+            return np.bincount(self.labels, minlength=classes)
+        rows = [np.unique(boxes[:, 0]).astype(np.int64) for boxes in self.boxes]
+        return np.bincount(np.concatenate([*rows, np.zeros(0, np.int64)]), minlength=classes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import helper
 
+from .appender import Appender
 from .network import Array, Network
 
 OUTPUT = "output0"
@@ -41,9 +41,9 @@ def with_detections(network: Network, strides: Sequence[int], input_size: int) -
     anchors, scales = _anchor_tables(strides, input_size)
     positions = len(anchors)
     kept = min(DETECTIONS, positions)
-    graph = _Appender()
+    graph = Appender()
     for stride in strides:
-        graph.add_peaks(f"classes{stride}", f"peaks{stride}")
+        _peaks(graph, f"classes{stride}", f"peaks{stride}")
     graph.weights["/answer/anchors"], graph.weights["/answer/scales"] = anchors, scales
     logits, raw, best = (
         graph.add("Concat", [graph.flat(f"{name}{s}", channels) for s in strides], axis=2)
@@ -90,45 +90,12 @@ def _anchor_tables(strides: Sequence[int], input_size: int) -> tuple[Array, Arra
     return np.concatenate(anchors).astype(np.float32), np.concatenate(scales).astype(np.float32)
 
 
-class _Appender:
-    """Collects nodes with generated names."""
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self.weights: dict[str, Array] = {}
-
-    def add(self, op: str, inputs: list[str], *, output: str = "", **attributes: Any) -> str:
-        name = f"/answer/{op.lower()}{len(self.nodes)}"
-        node = helper.make_node(op, inputs, [output or name], name=name, **attributes)
-        self.nodes.append(node)
-        return str(node.output[0])
-
-    def add2(self, op: str, inputs: list[str], **attributes: Any) -> tuple[str, str]:
-        name = self.add(op, inputs, **attributes)
-        self.nodes[-1].output.append(f"{name}.index")
-        return name, f"{name}.index"
-
-    def add_peaks(self, logits: str, output: str) -> None:
-        """Best logit of every position (1, 1, H, W), far below zero where a neighbor is better."""
-        best = self.add("ReduceMax", [logits], axes=[1], keepdims=1)
-        around = self.add(
-            "MaxPool", [best], kernel_shape=[PEAK_WINDOW] * 2, pads=[PEAK_WINDOW // 2] * 4,
-            strides=[1, 1],
-        )  # fmt: skip
-        is_peak = self.add("GreaterOrEqual", [best, around])
-        self.add("Where", [is_peak, best, self.float32(NO_PEAK)], output=output)
-
-    def flat(self, name: str, channels: int) -> str:
-        """(1, channels, H * W) of a map."""
-        return self.add("Reshape", [name, self.int64([1, channels, -1])])
-
-    def int64(self, values: list[int]) -> str:
-        return self._constant(np.array(values, np.int64))
-
-    def float32(self, value: float) -> str:
-        return self._constant(np.array(value, np.float32))
-
-    def _constant(self, array: Array) -> str:
-        name = f"/answer/constant{len(self.weights)}"
-        self.weights[name] = array
-        return name
+def _peaks(graph: Appender, logits: str, output: str) -> None:
+    """Best logit of every position (1, 1, H, W), far below zero where a neighbor is better."""
+    best = graph.add("ReduceMax", [logits], axes=[1], keepdims=1)
+    around = graph.add(
+        "MaxPool", [best], kernel_shape=[PEAK_WINDOW] * 2, pads=[PEAK_WINDOW // 2] * 4,
+        strides=[1, 1],
+    )  # fmt: skip
+    is_peak = graph.add("GreaterOrEqual", [best, around])
+    graph.add("Where", [is_peak, best, graph.float32(NO_PEAK)], output=output)

@@ -12,6 +12,7 @@ from onnx import helper
 from ..datasets.fitting import center_cropped
 from ..errors import DataError, SpecError
 from ..graph.network import Array, Network
+from .detection_head import DetectionHead
 
 COLORS = ("RGB", "BGR")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,6 +30,7 @@ class Donor:
         colors: "RGB" or "BGR".
         labels: What each output stands for, in order; () where it was not said.
         license: Of the weights; "" where it is not known.
+        head: Of a detector, how boxes are read from its raw maps; None of other networks.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Donor:
     colors: str = "RGB"
     labels: tuple[str, ...] = ()
     license: str = ""
+    head: DetectionHead | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -54,6 +57,8 @@ class Donor:
             )
         if shapes[0][2] != shapes[0][3]:
             raise DataError(f"'{self.name}' reads images of {shapes[0][2:]}: not square.")
+        if self.head is not None:
+            self.head.check(self.network, len(self.labels))
         outputs = list(self.network.outputs.values())
         is_classifier = len(outputs) == 1 and len(outputs[0]) == 2
         if self.labels and is_classifier and outputs[0][1] != len(self.labels):
@@ -94,6 +99,11 @@ class Donor:
                        "reassemble takes any classes"],
             )  # fmt: skip
         return [known[name.casefold()] for name in classes]
+
+    @property
+    def kind(self) -> str:
+        """The kind of task: "cls" or "det"."""
+        return "cls" if self.head is None else "det"
 
     @property
     def input_name(self) -> str:

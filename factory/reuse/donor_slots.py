@@ -25,6 +25,7 @@ from ..graph.network import Array, Network, attribute, model_from_network, tenso
 from ..graph.normalization import norm_nodes
 from ..graph.segments import chained
 from ..linker import proof_inputs
+from ..quiet import silenced
 from ..schema import Module, OwnedRange, Slot
 from .donor import Donor
 
@@ -117,9 +118,11 @@ def _ending_in_gemm(donor: Donor) -> Network:
     Raises:
         DataError: It does not end in one.
     """
-    network = donor.network
-    nodes, (out,) = list(network.nodes), network.outputs
+    network, nodes = donor.network, list(donor.network.nodes)
     error = DataError(f"'{donor.name}' does not end in a linear layer of its classes.")
+    if len(network.outputs) != 1:
+        raise error
+    (out,) = network.outputs
     shapes = tensor_shapes(network)
     while nodes and nodes[-1].op_type in ENDS:
         out = nodes.pop().input[0]
@@ -237,10 +240,11 @@ def _independent(network: Network, families: list[_Family]) -> list[_Family]:
     matrix = np.zeros((len(rows), len(families)))
     for row, numbers in zip(matrix, rows, strict=True):
         row[numbers] = 1
-    chosen = milp(
-        -np.array(gains, float), integrality=np.ones(len(families)), bounds=Bounds(0, 1),
-        constraints=LinearConstraint(matrix, -np.inf, 1),
-    ).x  # fmt: skip
+    with silenced():
+        chosen = milp(
+            -np.array(gains, float), integrality=np.ones(len(families)), bounds=Bounds(0, 1),
+            constraints=LinearConstraint(matrix, -np.inf, 1),
+        ).x  # fmt: skip
     return [family for family, is_in in zip(families, chosen, strict=True) if is_in > 0.5]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from ..errors import DataError
 from ..toml_files import tomllib
+from .detection_head import head_from_table
 
 KEYS: dict[str, Any] = {
     "name": str, "labels": (str, list), "mean": list, "std": list, "colors": str, "license": str,
-    "input_size": int,
+    "input_size": int, "head": dict,
 }  # fmt: skip
 
 
@@ -40,6 +41,8 @@ def read_import_card(path: Path) -> dict[str, Any]:
         card["labels"] = read_labels(path.parent / card["labels"])
     elif "labels" in card:
         card["labels"] = tuple(map(str, card["labels"]))
+    if "head" in card:
+        card["head"] = head_from_table(card["head"])
     return card
 
 

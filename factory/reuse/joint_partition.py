@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from ..graph.network import Array
+from ..quiet import silenced
 from .partition import SLACK, Chain, Partition, alternated, least_slack, objective, size_allowed
 
 SECONDS = 60.0
@@ -52,11 +53,12 @@ class _Program:
         rows, columns, factors = zip(*entries, strict=True)
         matrix = coo_array((factors, (rows, columns)), shape=(len(self.rows), len(self.gains)))
         limits = [low for _, low, _ in self.rows], [high for _, _, high in self.rows]
-        found = milp(
-            -np.array(self.gains), integrality=np.array(self.is_integer, int), bounds=Bounds(0, 1),
-            constraints=LinearConstraint(matrix.tocsr(), *limits),
-            options={"time_limit": seconds, "mip_rel_gap": 0.0},
-        )  # fmt: skip
+        with silenced():
+            found = milp(
+                -np.array(self.gains), integrality=np.array(self.is_integer, int),
+                bounds=Bounds(0, 1), constraints=LinearConstraint(matrix.tocsr(), *limits),
+                options={"time_limit": seconds, "mip_rel_gap": 0.0},
+            )  # fmt: skip
         bound = math.inf if found.mip_dual_bound is None else -float(found.mip_dual_bound)
         return found.x, bound
 

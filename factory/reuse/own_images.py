@@ -1,16 +1,17 @@
-"""Labelled images for a reassembly: some to fit and choose with, others to measure on."""
+"""Labelled images of someone's own: some to fit and choose with, others to measure on."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..accuracy_measurement import task_images
 from ..datasets import Images
+from ..datasets.formats import format_of
 from ..datasets.labelled import Labelled, read_labelled
 from ..errors import DataError, UnknownNameError, UsageError
 from ..graph.network import Array
@@ -53,38 +54,90 @@ class TwoParts:
         """The same, and after them those that networks are chosen on."""
         return self._some(np.concatenate([self.fitted, self.judging]))
 
+    def mixed(self, size: int) -> Images:
+        """What stitches are fitted to, in an order of which every beginning is balanced."""
+        mine = self.training[size].subset(self.fitted)
+        return mine.subset(balanced_order(_labels(mine), 0))
+
+    def with_others(self, others: TwoParts, name: str) -> TwoParts:
+        """These images, and those of another folder's classes as one more class.
+
+        Of the others no more are taken of a part than there are of a class on average.
+
+        Args:
+            others: At the same sizes.
+            name: Of the class that they become.
+        """
+        few = len(self.fitted) // len(self.classes), len(self.judging) // len(self.classes)
+        more = next(iter(self.measuring.values())), next(iter(others.measuring.values()))
+        measured = np.arange(min(len(more[1]), max(1, len(more[0]) // len(self.classes))))
+        start, label = len(next(iter(self.training.values()))), len(self.classes)
+        return replace(
+            self,
+            classes=(*self.classes, name),
+            training={
+                size: _joined(images, others.training[size], label)
+                for size, images in self.training.items()
+            },
+            measuring={
+                size: _joined(images, others.measuring[size].subset(measured), label)
+                for size, images in self.measuring.items()
+            },
+            fitted=np.concatenate([self.fitted, start + others.fitted[: few[0]]]),
+            judging=np.concatenate([self.judging, start + others.judging[: few[1]]]),
+            digest=hashlib.sha256((self.digest + others.digest).encode()).hexdigest(),
+        )
+
     def _some(self, positions: Array) -> dict[int, Images]:
         return {size: images.subset(positions) for size, images in self.training.items()}
 
 
+def _joined(images: Images, others: Images, label: int) -> Images:
+    return Images(
+        pixels=np.concatenate([images.pixels, others.pixels]),
+        labels=np.concatenate([images.labels, np.full(len(others), label, np.int64)]),
+        boxes=(),
+    )
+
+
 def read_two_parts(
-    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, seed: int = 0
-) -> TwoParts:
+    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str = "cls",
+    seed: int = 0,
+) -> TwoParts:  # fmt: skip
     """Read labelled images in two parts: as the folder divides them, else a quarter is held out.
 
     Args:
-        folder: In any format of classification data.
+        folder: In any format of data.
         sizes: Input sizes in pixels.
         classes: Names of some of the folder's classes; () for all.
         most: Images to fit stitches to, at most, and as many to choose on; four of every class at
             least.
+        kind: "cls", or "det": of images with boxes of several classes the rarest one counts.
         seed: Of the division.
 
     Raises:
         DataError: A class has too few images, or see :func:`read_labelled`.
         UnknownNameError: The folder has no class of a name.
     """
-    first = read_labelled(folder, sizes, kind="cls", prefer=("train",), classes=classes, most=MOST)
+    return _two_parts(folder, sizes, classes, most=most, kind=kind, seed=seed, least=2)
+
+
+def _two_parts(
+    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str, seed: int,
+    least: int,
+) -> TwoParts:  # fmt: skip
+    named = classes if kind == "cls" else ()
+    first = read_labelled(folder, sizes, kind=kind, prefer=("train",), classes=named, most=MOST)
     wanted = _positions(first, classes)
     second = None
     if first.split:
-        second = read_labelled(folder, sizes, kind="cls", classes=classes, most=MOST)
+        second = read_labelled(folder, sizes, kind=kind, classes=named, most=MOST)
         second = second.without(first.digests)
     if second is not None and len(second.digests):
         held, training = _of_classes(second, wanted), _of_classes(first, wanted)
         name = f"{second.folder.resolve().name}, {second.split or 'other'} part"
     else:
-        labels = next(iter(first.images.values())).labels
+        labels = _labels(next(iter(first.images.values())))
         is_held = held_out(labels, first.digests)
         others = frozenset(first.digests[i] for i in np.flatnonzero(is_held))
         chosen = frozenset(first.digests) - others
@@ -92,17 +145,56 @@ def read_two_parts(
         held = _of_classes(first.without(chosen), wanted)
         name = f"{first.folder.resolve().name}, {1 / HELD_OUT:.0%} that nothing was fitted to"
     names = tuple(first.classes[i] for i in wanted)
-    labels = next(iter(training.values())).labels
+    every = next(iter(training.values()))
+    labels = _labels(every)
     kept = balanced_order(labels, seed)[: 2 * max(most, LEAST_EACH * len(wanted))]
     is_fitted = turns(labels, seed)[kept] % 2 == 0
     fitted, judging = np.sort(kept[is_fitted]), np.sort(kept[~is_fitted])
-    _check_counts(folder, names, labels[fitted], labels[judging], next(iter(held.values())))
-    every = next(iter(training.values()))
+    _check_counts(folder, names, least, (every.subset(fitted), every.subset(judging)), held)
     return TwoParts(
         name=name, classes=names, training=training, measuring=held, fitted=fitted,
         judging=judging,
-        digest=hashlib.sha256(every.pixels.tobytes() + every.labels.tobytes()).hexdigest(),
+        digest=hashlib.sha256(every.pixels.tobytes() + labels.tobytes()).hexdigest(),
     )  # fmt: skip
+
+
+def _labels(images: Images) -> Array:
+    """One class per image, (N,): of several that it shows the one that the fewest images show."""
+    if len(images.labels):
+        return images.labels
+    shown = [np.unique(rows[:, 0]).astype(np.int64) for rows in images.boxes]
+    counts = np.bincount(np.concatenate([*shown, np.zeros(0, np.int64)]))
+    nothing = len(counts)
+    return np.array([row[counts[row].argmin()] if len(row) else nothing for row in shown])
+
+
+def classes_besides(folder: Path, classes: Sequence[str]) -> list[str]:
+    """All classes of a folder but some.
+
+    Raises:
+        DataError: There are not two others at least.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}.", hints=["it is to hold labelled images"])
+    every = format_of(folder, "").read(folder, ()).classes
+    others = [name for name in every if name not in set(classes)]
+    if len(others) < 2:
+        raise DataError(
+            f"{folder} shows {len(others)} classes besides {', '.join(classes)}; two at least are "
+            "needed.",
+            hints=["add folders of images that show other things"],
+        )
+    return others
+
+
+def read_one_class(folder: Path, sizes: Sequence[int], name: str, *, most: int) -> TwoParts:
+    """The images of one class, divided as :func:`read_two_parts` divides them.
+
+    Raises:
+        UnknownNameError: The folder has no such class.
+        DataError: It has too few images.
+    """
+    return _two_parts(folder, sizes, [name], most=most, kind="cls", seed=0, least=1)
 
 
 def held_out(labels: Array, digests: Sequence[str]) -> Array:
@@ -163,16 +255,17 @@ def _of_classes(found: Labelled, wanted: Sequence[int]) -> dict[int, Images]:
 
 
 def _check_counts(
-    folder: Path, names: Sequence[str], fitted: Array, judging: Array, held: Images
-) -> None:
-    if len(names) < 2:
-        raise DataError(f"{folder} must show at least 2 classes, it shows {len(names)}.")
-    counts = np.minimum(*(np.bincount(some, minlength=len(names)) for some in (fitted, judging)))
+    folder: Path, names: Sequence[str], least: int, parts: Sequence[Images],
+    held: Mapping[int, Images],
+) -> None:  # fmt: skip
+    if len(names) < least:
+        raise DataError(f"{folder} must show at least {least} classes, it shows {len(names)}.")
+    counts = np.min([images.shown(len(names)) for images in parts], 0)
     if counts.min() < LEAST_EACH:
         raise DataError(
             f"{folder} has {counts.min()} images of '{names[int(counts.argmin())]}' to fit to and "
             f"as many to choose on; {LEAST_EACH} each are needed.",
             hints=["add images of it, or leave the class out"],
         )
-    if not len(held):
+    if not len(next(iter(held.values()))):
         raise DataError(f"{folder} has no image to measure on that nothing was fitted to.")

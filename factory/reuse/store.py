@@ -16,6 +16,7 @@ from ..graph.foreign import load_foreign
 from ..graph.network import Network, load_network, model_from_network, tensor_shapes
 from ..placing import check_place, written_whole
 from ..toml_files import toml_text, tomllib
+from .detection_head import DetectionHead, head_from_table
 from .donor import Donor
 
 CARD, NETWORK = "donor.toml", "network.onnx"
@@ -38,7 +39,7 @@ def donor_folders() -> dict[str, Path]:
 def import_donor(
     file: Path, *, name: str, labels: tuple[str, ...], mean: tuple[float, float, float],
     std: tuple[float, float, float], colors: str, license: str, input_size: int | None = None,
-    folder: Path | None = None, overwrite: bool = False,
+    head: DetectionHead | None = None, folder: Path | None = None, overwrite: bool = False,
 ) -> tuple[Donor, Path]:  # fmt: skip
     """Read a network of someone else and keep it as one of our own.
 
@@ -51,6 +52,7 @@ def import_donor(
         colors: "RGB" or "BGR".
         license: Of the weights, "" where it is not known.
         input_size: Side of the image, where the file leaves it open.
+        head: Of a detector, what its raw maps are.
         folder: Where it goes; by default among the user's data.
         overwrite: Replace one of that name.
 
@@ -63,12 +65,14 @@ def import_donor(
     """
     donor = Donor(
         name=name, network=load_foreign(file, size=input_size), mean=mean, std=std,
-        colors=colors, labels=labels, license=license,
+        colors=colors, labels=labels, license=license, head=head,
     )  # fmt: skip
     place = folder or user_donors() / name
     check_place(place, CARD, "imported network", overwrite=overwrite, hint="name another --name")
     model = model_from_network(donor.network).SerializeToString()
     card = {key: _plain(getattr(donor, key)) for key in KEYS}
+    if head is not None:
+        card["head"] = head.table()
     card["source"] = {
         "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()
     }  # fmt: skip
@@ -148,6 +152,7 @@ def open_donor(name_or_path: str | Path) -> Donor:
             name=card["name"], network=load_network(folder / NETWORK),
             labels=tuple(card["labels"]), mean=tuple(card["mean"]), std=tuple(card["std"]),
             colors=card["colors"], license=card["license"],
+            head=head_from_table(card["head"]) if "head" in card else None,
         )  # fmt: skip
     except (OSError, KeyError, TypeError) as error:
         raise _invalid(folder, error) from error

@@ -16,11 +16,15 @@ from scipy.sparse import coo_array
 
 from ...errors import BudgetError
 from ...graph.network import Array
-from .costs import Costs, dependents, sizes_of
+from ...quiet import silenced
+from .costs import Costs, dependents, left_of, sizes_of
 from .families import Anatomy
 
 SECONDS = 20.0  # for the solver
-NAMES = {"latency_ms": ("latency", "ms"), "mparams": ("params", "M"), "mmacs": ("macs", "M")}
+NAMES = {
+    "latency_ms": ("latency", "ms"), "mparams": ("params", "M"), "mmacs": ("macs", "M"),
+    "memory_mib": ("memory", "MiB"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +61,14 @@ def choose(
     """
     program = _Program(anatomy, losses)
     for kind, limit in limits.items():
-        program.limit(costs[kind], limit)
+        for each in of_kind(costs, kind):
+            program.limit(each, limit)
     solved = program.solve(program.objective)
     if solved is None:
-        least = {kind: costs[kind].whole - program.most_saved(costs[kind]) for kind in limits}
+        least = {
+            kind: max(each.whole - program.most_saved(each) for each in of_kind(costs, kind))
+            for kind in limits
+        }
         asked = " and ".join(_text(kind, value, "<= ") for kind, value in limits.items())
         words = ", ".join(_text(kind, value, "") for kind, value in least.items())
         raise BudgetError(
@@ -74,8 +82,13 @@ def choose(
     sizes = program.sizes(x)
     return Choice(
         sizes=sizes, loss=float(program.objective @ x), bound=bound,
-        costs={kind: costs[kind].whole - float(program.row(costs[kind]) @ x) for kind in costs},
+        costs={kind: left_of(anatomy, each, sizes) for kind, each in costs.items()},
     )  # fmt: skip
+
+
+def of_kind(costs: Mapping[str, Costs], kind: str) -> list[Costs]:
+    """The costs of a kind: one, or several "kind@0", "kind@1" .. of which the greatest counts."""
+    return [each for name, each in costs.items() if name.split("@")[0] == kind]
 
 
 def _text(kind: str, value: float, sign: str) -> str:
@@ -111,10 +124,9 @@ class _Program:
 
     def limit(self, costs: Costs, limit: float) -> None:
         """Keep a cost within a limit."""
-        row = self.row(costs)
-        self._rows.append(
-            ({int(i): float(row[i]) for i in np.flatnonzero(row)}, costs.whole - limit, np.inf)
-        )
+        row, unit = self.row(costs), max(costs.whole, 1e-12)  # the solver likes numbers around 1
+        terms = {int(i): float(row[i]) / unit for i in np.flatnonzero(row)}
+        self._rows.append((terms, (costs.whole - limit) / unit, np.inf))
 
     def row(self, costs: Costs) -> Array:
         """What each variable saves."""
@@ -155,13 +167,14 @@ class _Program:
         at = [(r, c, v) for r, (terms, _, _) in enumerate(self._rows) for c, v in terms.items()]
         rows, columns, values = zip(*at, strict=True)
         matrix = coo_array((values, (rows, columns)), shape=(len(self._rows), self._count))
-        found = milp(
-            objective, integrality=np.arange(self._count) < self._binary, bounds=Bounds(0, 1),
-            constraints=LinearConstraint(
-                matrix.tocsr(), [row[1] for row in self._rows], [row[2] for row in self._rows]
-            ),
-            options={"time_limit": SECONDS, "mip_rel_gap": 1e-6},
-        )  # fmt: skip
+        with silenced():
+            found = milp(
+                objective, integrality=np.arange(self._count) < self._binary, bounds=Bounds(0, 1),
+                constraints=LinearConstraint(
+                    matrix.tocsr(), [row[1] for row in self._rows], [row[2] for row in self._rows]
+                ),
+                options={"time_limit": SECONDS, "mip_rel_gap": 1e-6},
+            )  # fmt: skip
         return None if found.x is None else (found.x, float(found.mip_dual_bound))
 
     def most_saved(self, costs: Costs) -> float:

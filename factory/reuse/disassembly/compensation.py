@@ -31,7 +31,7 @@ from .layer_inputs import positions, rows_at
 
 STRENGTH = 1e-2  # of the ridge, as a share of the mean variance of a feature
 ROWS, EACH = 10000, 6  # rows that a layer is fitted to, and per weight of an output
-MOST = 100  # of one image: places of it are alike
+MOST = 400  # of one image: places of it are alike
 MEMORY, LEAST = 3 * 2**30, 32  # bytes of all images on their way, and images, at least
 TURNS = 10  # fits of a layer that a rectifier follows
 Report = Callable[[str, int, int], None]

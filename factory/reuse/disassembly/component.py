@@ -6,22 +6,21 @@ compensated, and images that nothing was fitted to say which one comes closest t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...graph.evaluate import open_model
-from ...graph.network import Array, Network, model_from_network
+from ...datasets import Images
+from ...graph.network import Array, Network
 from .choice import Choice, choose
 from .compensation import compensated
 from .contributions import EACH, contributions
 from .costs import Costs, sizes_of
 from .families import Anatomy, narrowed
+from .kinds import Judgement, Kind, tensors_of
 from .reconstruction import Losses, losses_of
-from .relevance import flows, losses_by_flow
+from .relevance import Thresholds, flows, located, losses_by_flow
 
 MOMENTS = 300  # images that reconstruction is judged from
 Report = Callable[[str, int, int], None]
@@ -32,11 +31,14 @@ class Plan:
     """Channels that stay.
 
     Attributes:
-        values: What chose them: "contributions", "reconstruction" or "both".
+        values: What chose them: "contributions", "reconstruction", "both", "thresholds" or
+            "forgetting".
         kept: Per family the positions that stay.
         network: The narrow network, its weights as they were.
         channels: Per tensor that lost channels the positions of those that stay.
         choice: The proof; None of what thresholds keep.
+        flow: Of what thresholds keep: the share of the classes' outputs that flows through it, in
+            the mean over families; else 0.
     """
 
     values: str
@@ -44,6 +46,7 @@ class Plan:
     network: Network
     channels: Mapping[str, Array]
     choice: Choice | None
+    flow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,33 +56,29 @@ class Component:
     Attributes:
         plan: What stays.
         network: With weights that make up for what is gone.
-        divergence: Mean Kullback-Leibler divergence of the whole network's probabilities from its
-            own, on images that nothing was fitted to, in nats.
-        accuracy: On the same images, in [0, 1].
+        judged: On images that nothing was fitted to.
     """
 
     plan: Plan
     network: Network
-    divergence: float
-    accuracy: float
+    judged: Judgement
 
 
 def values_of(
-    anatomy: Anatomy, images: Sequence[Array], labels: Array, *,
+    anatomy: Anatomy, kind: Kind, images: Images, *,
     report: Report = lambda phase, done, total: None,
 ) -> dict[str, dict[str, Losses]]:  # fmt: skip
     """What families lose, by kind of value.
 
     Args:
-        anatomy: A classifier of the task's classes alone.
-        images: As it reads them.
-        labels: Of these, (N,).
+        anatomy: A network of the task's classes alone.
+        kind: What is asked of it.
+        images: In a mixed order.
         report: Called with (phase, done, total).
     """
-    by_reconstruction = losses_of(anatomy, images[:MOMENTS], report=report)
-    confident = most_confident(anatomy.network, images, labels, EACH)
-    found = contributions(anatomy, confident, report=report)
-    flow = flows(anatomy, found, {row: row for row in range(len(confident))})
+    moments = tensors_of(images.subset(np.arange(min(MOMENTS, len(images)))))
+    by_reconstruction = losses_of(anatomy, moments, report=report)
+    flow = flows_of(anatomy, kind, images, report=report)
     both = {}
     for family in anatomy.families:
         losses = by_reconstruction[family.name]
@@ -91,17 +90,20 @@ def values_of(
     }  # fmt: skip
 
 
-def most_confident(
-    network: Network, images: Sequence[Array], labels: Array, each: int
-) -> list[list[Array]]:
-    """Per class the images that the network is most certain of."""
-    logits = logits_of(network, images)
-    chosen = []
-    for label in range(logits.shape[1]):
-        mine = np.flatnonzero(labels == label)
-        order = mine[np.argsort(-logits[mine, label], kind="stable")]
-        chosen.append([images[i] for i in order[:each]])
-    return chosen
+def flows_of(
+    anatomy: Anatomy, kind: Kind, images: Images, *,
+    report: Report = lambda phase, done, total: None,
+) -> dict[str, Array]:  # fmt: skip
+    """Share of every class that flows through every channel of every family, (K, C).
+
+    Args:
+        anatomy: The network.
+        kind: What is asked of it.
+        images: That show the classes.
+        report: Called with ("contributions", done, total).
+    """
+    found = contributions(anatomy, kind.shown(anatomy.network, images, EACH), report=report)
+    return flows(anatomy, found, kind.ends(anatomy.network))
 
 
 def plan_within(
@@ -130,42 +132,48 @@ def plan_within(
     return Plan(values=values, kept=kept, network=network, channels=channels, choice=choice)
 
 
+def plan_by_thresholds(
+    anatomy: Anatomy, kind: Kind, images: Images, thresholds: Thresholds, *,
+    report: Report = lambda phase, done, total: None,
+) -> Plan:  # fmt: skip
+    """The channels that thresholds of contributions keep, as the paper does; streams stay.
+
+    Args:
+        anatomy: The network.
+        kind: What is asked of it.
+        images: That show the classes.
+        thresholds: The paper's.
+        report: Called with ("contributions", done, total).
+    """
+    found = contributions(anatomy, kind.shown(anatomy.network, images, EACH), report=report)
+    ends = kind.ends(anatomy.network)
+    kept = located(anatomy, found, ends, thresholds)
+    network, channels = narrowed(anatomy, kept)
+    shares = [
+        float(rows[:, kept[name]].sum() / rows.sum())
+        for name, rows in flows(anatomy, found, ends).items()
+        if rows.sum() > 0
+    ]
+    return Plan(
+        values="thresholds", kept=kept, network=network, channels=channels, choice=None,
+        flow=float(np.mean(shares)) if shares else 0.0,
+    )  # fmt: skip
+
+
 def component_of(
-    anatomy: Anatomy, plan: Plan, fitting: Sequence[Array], judging: Sequence[Array],
-    labels: Array, *, report: Report = lambda phase, done, total: None,
+    anatomy: Anatomy, kind: Kind, plan: Plan, fitting: Images, judging: Images, *,
+    report: Report = lambda phase, done, total: None,
 ) -> Component:  # fmt: skip
     """Make up for what a plan leaves out, and judge the result.
 
     Args:
         anatomy: The whole network.
+        kind: What is asked of it.
         plan: What stays.
-        fitting: Images to fit to.
+        fitting: Images to fit to, in a mixed order.
         judging: Others.
-        labels: Of the latter.
         report: Called with ("layers", done, total).
     """
-    network = compensated(anatomy.network, plan.network, plan.channels, fitting, report=report)
-    wanted, found = logits_of(anatomy.network, judging), logits_of(network, judging)
-    return Component(
-        plan=plan, network=network, divergence=divergence(wanted, found),
-        accuracy=float((found.argmax(1) == labels).mean()),
-    )  # fmt: skip
-
-
-def divergence(wanted: Array, found: Array) -> float:
-    """Mean Kullback-Leibler divergence of probabilities, from logits (N, K), in nats."""
-    p, q = (_log_probabilities(logits) for logits in (wanted, found))
-    return float((np.exp(p) * (p - q)).sum(1).mean())
-
-
-def logits_of(network: Network, images: Sequence[Array]) -> Array:
-    """Logits (N, K) of images, computed on all cores."""
-    run = open_model(model_from_network(network))
-    ((entry,), (out,)) = network.inputs, network.outputs
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
-        return np.concatenate(list(workers.map(lambda image: run({entry: image})[out], images)))
-
-
-def _log_probabilities(logits: Array) -> Array:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+    whole = anatomy.network
+    network = compensated(whole, plan.network, plan.channels, tensors_of(fitting), report=report)
+    return Component(plan=plan, network=network, judged=kind.judged(whole, network, judging))

@@ -63,12 +63,16 @@ def timed(
     anatomy: Anatomy, latency_ms: Callable[[Network], float], macs: Costs, *,
     report: Report = lambda phase, done, total: None,
 ) -> Costs:  # fmt: skip
-    """Latency, from whole networks in which families of one shape are smaller.
+    """Latency, from whole networks in which families of one shape are smaller, and all of them.
+
+    What all families save together is more than the sum of what each does where runtimes work on
+    blocks of channels of which one family is a part. The difference is divided among them by their
+    multiply-adds.
 
     Args:
         anatomy: The network.
         latency_ms: Milliseconds of a network.
-        macs: What :func:`counted` says of multiply-adds: overlaps are taken from there.
+        macs: What :func:`counted` says of multiply-adds.
         report: Called with ("latency", done, total).
     """
     shapes: dict[tuple[object, ...], list[Family]] = {}
@@ -98,7 +102,39 @@ def timed(
     overlaps = {
         pair: value * min(rates[pair[0]], rates[pair[1]]) for pair, value in macs.overlaps.items()
     }
-    return Costs(whole=whole, saved=saved, overlaps=overlaps)
+    alone = Costs(whole=whole, saved=saved, overlaps=overlaps)
+    return _together(anatomy, latency_ms, alone, macs)
+
+
+def left_of(anatomy: Anatomy, costs: Costs, sizes: Mapping[str, int]) -> float:
+    """What is left of a cost when families have some sizes, which need be none of sizes_of."""
+    gone = {f.name: 1 - sizes[f.name] / len(f.groups) for f in anatomy.families}
+    saved = sum(
+        float(np.interp(sizes[f.name], sizes_of(f), costs.saved[f.name])) for f in anatomy.families
+    )
+    twice = sum(v * gone[one] * gone[other] for (one, other), v in costs.overlaps.items())
+    return float(costs.whole - saved + twice)
+
+
+def _together(
+    anatomy: Anatomy, latency_ms: Callable[[Network], float], alone: Costs, macs: Costs
+) -> Costs:
+    """Latency by which families save together what they do when all of them are smaller."""
+    shares, missing = [0.0], [0.0]
+    for share in reversed(MEASURED):
+        sizes = {f.name: max(1, round(len(f.groups) * share)) for f in anatomy.families}
+        network, _ = narrowed(anatomy, {name: range(size) for name, size in sizes.items()})
+        shares.append(1 - share)
+        missing.append(left_of(anatomy, alone, sizes) - latency_ms(network))
+    work = {name: float(rows.max()) for name, rows in macs.saved.items()}
+    saved = {}
+    for family in anatomy.families:
+        sizes_here = np.array(sizes_of(family))
+        gone = 1 - sizes_here / len(family.groups)
+        more = np.interp(gone, shares, missing) * work[family.name] / sum(work.values())
+        rows = np.maximum(alone.saved[family.name] + more, 0)
+        saved[family.name] = np.maximum.accumulate(rows[::-1])[::-1]  # less never costs more
+    return Costs(whole=alone.whole, saved=saved, overlaps=alone.overlaps)
 
 
 def dependents(anatomy: Anatomy, family: Family) -> list[str]:
@@ -131,14 +167,14 @@ def _overlaps(anatomy: Anatomy, kind: str) -> dict[Pair, float]:
             continue
         axis = input_axis(node)
         total = macs[node.name] if kind == "mmacs" else network.weights[node.input[1]].size
-        shares = [_shares(found.weights.get((node.input[1], side)), owner)
+        shares = [shares_of(found.weights.get((node.input[1], side)), owner)
                   for side in (axis, 1 - axis)]  # fmt: skip
         for (one, p), (other, q) in itertools.product(*(part.items() for part in shares)):
             overlaps[one, other] = overlaps.get((one, other), 0.0) + p * q * total / 1e6
     return overlaps
 
 
-def _shares(groups: Array | None, owner: Mapping[int, str]) -> dict[str, float]:
+def shares_of(groups: Array | None, owner: Mapping[int, str]) -> dict[str, float]:
     """Which families positions along an axis belong to."""
     shares: dict[str, float] = {}
     every: list[int] = [] if groups is None else groups.tolist()

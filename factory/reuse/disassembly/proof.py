@@ -31,12 +31,13 @@ def prove_cut(anatomy: Anatomy, plan: Plan, size: int) -> Parity:
     """
     whole = _silenced(anatomy, plan)
     runs = [open_model(model_from_network(network)) for network in (whole, plan.network)]
-    ((entry,), (out,)) = whole.inputs, whole.outputs
+    (entry,) = whole.inputs
     images, worst = proof_inputs(size), 0.0
     for image in images:
-        wanted, found = (run({entry: image})[out] for run in runs)
-        scale = max(1.0, float(np.abs(wanted).max()))
-        worst = max(worst, float(np.abs(found - wanted).max()) / scale)
+        wanted, found = (run({entry: image}) for run in runs)
+        for name, values in wanted.items():
+            scale = max(1.0, float(np.abs(values).max()))
+            worst = max(worst, float(np.abs(found[name] - values).max()) / scale)
     parity = Parity(
         a="the whole network with the other channels zeroed", b="the cut before fitting",
         n=len(images), max_abs=worst, tolerance=TOLERANCE,

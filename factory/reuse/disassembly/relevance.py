@@ -11,7 +11,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx import NodeProto
 from ...graph.network import Array
 from .contributions import Contributions, layers_of
 from .families import Anatomy, input_axis
+from .kinds import Ends
 from .reconstruction import Losses
 
 
@@ -37,7 +38,7 @@ class Thresholds:
 
 
 def located(
-    anatomy: Anatomy, found: Contributions, logits: Mapping[int, int],
+    anatomy: Anatomy, found: Contributions, ends: Sequence[Ends],
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - it is frozen
 ) -> dict[str, Array]:  # fmt: skip
     """What the thresholds keep for classes: per family the positions that stay, rising.
@@ -45,14 +46,14 @@ def located(
     A family of which nothing is relevant keeps its first channel, unless it is all of a branch.
 
     Args:
-        anatomy: A classifier.
+        anatomy: The network.
         found: Its contributions.
-        logits: Per class of ``found`` the position of its logit.
+        ends: Per class of ``found`` the channels of the outputs that speak for it.
         thresholds: The paper's.
     """
     relevant: set[int] = set()
-    for row, logit in logits.items():
-        relevant |= _located(anatomy, found, row, logit, thresholds)
+    for row, end in enumerate(ends):
+        relevant |= _located(anatomy, found, row, end, thresholds)
     kept = {}
     for family in anatomy.families:
         mine = [i for i, group in enumerate(family.groups) if group in relevant]
@@ -63,7 +64,7 @@ def located(
 
 
 def _located(
-    anatomy: Anatomy, found: Contributions, row: int, logit: int, thresholds: Thresholds
+    anatomy: Anatomy, found: Contributions, row: int, end: Ends, thresholds: Thresholds
 ) -> set[int]:
     """Groups that are relevant for a class."""
     inner = {group for family in anatomy.families for group in family.groups}
@@ -73,7 +74,7 @@ def _located(
         alpha = thresholds.linear_alpha if is_linear else thresholds.conv_alpha
         beta = thresholds.linear_beta if is_linear else thresholds.conv_beta
         if layer.output[0] in anatomy.network.outputs:
-            rows = np.arange(len(outside)) == logit
+            rows = end[layer.output[0]] > 0
         else:
             rows = np.array([group in relevant or group not in inner for group in outside])
         hard = _relative(found.layers[layer.name][row]) >= alpha
@@ -89,22 +90,23 @@ def _relative(values: Array) -> Array:
     return np.asarray((values - low) / np.maximum(high - low, 1e-12))
 
 
-def flows(anatomy: Anatomy, found: Contributions, logits: Mapping[int, int]) -> dict[str, Array]:
-    """Share of the classes' logits that flows through every channel of every family, (K, C).
+def flows(anatomy: Anatomy, found: Contributions, ends: Sequence[Ends]) -> dict[str, Array]:
+    """Share of the classes' outputs that flows through every channel of every family, (K, C).
 
-    A logit's share of 1 is divided among the inputs of its layer as they contribute, and so on
-    backwards; a sum divides it by the magnitudes of both sides.
+    What an output has of a class is divided among the inputs of its layer as they contribute, and
+    so on backwards; a sum divides it by the magnitudes of both sides.
 
     Args:
-        anatomy: A classifier.
+        anatomy: The network.
         found: Its contributions.
-        logits: Per class of ``found`` the position of its logit.
+        ends: Per class of ``found`` the share that each channel of the outputs has in it; they add
+            up to 1.
     """
-    (out,) = anatomy.network.outputs
     rows: dict[str, list[Array]] = {family.name: [] for family in anatomy.families}
-    for row, logit in logits.items():
+    for row, end in enumerate(ends):
         through: dict[str, Array] = {}
-        _arrive(through, out, np.arange(len(anatomy.found.channels[out])) == logit)
+        for out, shares in end.items():
+            _arrive(through, out, shares)
         for node in reversed(anatomy.network.nodes):
             _divide(anatomy, found, row, node, through)
         for family in anatomy.families:
@@ -132,10 +134,26 @@ def _divide(
             share = found.sums[node.name][row]
             for name, part in zip(node.input, (share, 1 - share), strict=True):
                 _arrive(through, name, arrived * part)
+        elif node.op_type == "Concat":
+            _part(channels, node, arrived, through)
         else:
-            sources = [name for name in node.input if name in channels]
-            for name in sources[:1] if node.op_type != "Concat" else sources:
+            for name in [name for name in node.input if name in channels][:1]:
                 _arrive(through, name, _by_group(channels[out], arrived, channels[name]))
+
+
+def _part(
+    channels: Mapping[str, Array], node: NodeProto, arrived: Array, through: dict[str, Array]
+) -> None:
+    """What arrives at tensors side by side goes to each by its place; one group may be in many."""
+    sources = [name for name in node.input if name in channels]
+    ends = np.cumsum([len(channels[name]) for name in sources])
+    if len(sources) == len(node.input) and ends[-1] == len(arrived):
+        for name, part in zip(sources, np.split(arrived, ends[:-1]), strict=True):
+            _arrive(through, name, part)
+        return
+    for name in sources:  # side by side in space
+        part = _by_group(channels[node.output[0]], arrived, channels[name])
+        _arrive(through, name, part / len(sources))
 
 
 def _arrive(through: dict[str, Array], tensor: str, share: Array) -> None:

@@ -53,15 +53,20 @@ class TorchGraph(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tensor:
-        """The output (B, K) for images (B, 3, S, S), prepared as the network wants them."""
-        (entry,), (out,) = self.network.inputs, self.network.outputs
+        """The only output (B, K) for images (B, 3, S, S), prepared as the network wants them."""
+        (found,) = self.outputs(images).values()
+        return found
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """All outputs by name."""
+        (entry,) = self.network.inputs
         values: dict[str, Tensor] = {**self.constants, entry: images}
         values |= dict(zip(self.trainable, self.parameter_list, strict=True))
         for node, attributes in zip(self.network.nodes, self.attributes, strict=True):
             made = OPS[node.op_type]([values.get(n) if n else None for n in node.input], attributes)
             several = made if isinstance(made, tuple) else (made,)
             values |= {n: v for n, v in zip(node.output, several, strict=False) if n}
-        return values[out]
+        return {name: values[name] for name in self.network.outputs}
 
     def trained(self) -> Network:
         """The network with the weights as they are now."""
@@ -215,6 +220,14 @@ def _split(inputs: Inputs, attributes: Attributes) -> tuple[Tensor, ...]:
     raise DataError("A split without sizes cannot be trained.")
 
 
+def _gather(inputs: Inputs, attributes: Attributes) -> Tensor:
+    x, index = _first(inputs), inputs[1]
+    assert index is not None
+    if index.ndim != 1:
+        raise DataError("Gathering by other than a list of positions cannot be trained.")
+    return torch.index_select(x, attributes.get("axis", 0), index)
+
+
 def _mean(inputs: Inputs, attributes: Attributes) -> Tensor:
     return _first(inputs).mean(list(attributes["axes"]), bool(attributes.get("keepdims", 1)))
 
@@ -251,5 +264,6 @@ OPS: Mapping[str, Op] = {
     "Squeeze": lambda inputs, a: _first(inputs).squeeze(_ints(inputs[1])),
     "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool, "Gemm": _gemm,
     "BatchNormalization": _batch_norm, "Clip": _clip, "Reshape": _reshape, "Flatten": _flatten,
-    "Pad": _pad, "Resize": _resize, "Slice": _slice, "Split": _split, "ReduceMean": _mean,
+    "Gather": _gather, "Pad": _pad, "Resize": _resize, "Slice": _slice, "Split": _split,
+    "ReduceMean": _mean,
 }  # fmt: skip

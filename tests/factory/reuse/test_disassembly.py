@@ -12,21 +12,34 @@ import pytest
 from hypothesis import strategies as st
 from onnx import helper
 
+from nnfactory.factory.datasets import Images
 from nnfactory.factory.errors import BudgetError, DataError
 from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.evaluate import run_network
+from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import Array, Network, tensor_shapes
 from nnfactory.factory.reuse.disassembly import compensation, reconstruction
 from nnfactory.factory.reuse.disassembly.choice import choose
 from nnfactory.factory.reuse.disassembly.component import Plan, plan_within, values_of
 from nnfactory.factory.reuse.disassembly.contributions import contributions
-from nnfactory.factory.reuse.disassembly.costs import counted, sizes_of, timed
+from nnfactory.factory.reuse.disassembly.costs import counted, left_of, sizes_of, timed
 from nnfactory.factory.reuse.disassembly.families import Anatomy, anatomy_of, narrowed
+from nnfactory.factory.reuse.disassembly.forgetting import (
+    SELECTIVE,
+    losses_of_forgetting,
+    readout,
+)
+from nnfactory.factory.reuse.disassembly.kinds import Classification
 from nnfactory.factory.reuse.disassembly.layer_inputs import positions
+from nnfactory.factory.reuse.disassembly.memory_costs import memory_costs
 from nnfactory.factory.reuse.disassembly.proof import prove_cut
 from nnfactory.factory.reuse.disassembly.relevance import flows, located, losses_by_flow
+from nnfactory.factory.reuse.donor import Donor
+from nnfactory.factory.reuse.rejection import rejecting_network
+from nnfactory.factory.units import MIB
 
 SIDE, CLASSES = 8, 3
+KIND = Classification()
 
 
 class Net:
@@ -141,6 +154,11 @@ NETS = {
 }
 
 
+def pictures(count: int) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    return Images(pixels=pixels, labels=np.arange(count) % CLASSES, boxes=())
+
+
 def images(count: int, seed: int = 0) -> list[Array]:
     rng = np.random.default_rng(seed)
     return [rng.random((1, 3, SIDE, SIDE), dtype=np.float32) for _ in range(count)]
@@ -172,7 +190,7 @@ def test_parts_of_one_output_are_families_of_their_own():
     for first in (4, 5):
         found = anatomy_of(split(first=first))
         assert names(found)[:2] == ["c1", "c1#2"]
-        values = values_of(found, images(30), np.arange(30) % CLASSES)
+        values = values_of(found, KIND, pictures(30))
         for losses in values.values():
             counts = [len(losses[name].order) for name in ("c1", "c1#2")]
             assert counts == [first, 10 - first]
@@ -292,16 +310,30 @@ def test_all_of_a_logit_flows_through_every_cut_of_a_network(name: str):
         weight[:] = np.abs(weight)  # an output without positive parts has nothing to pass on
     found = anatomy_of(network)
     table = contributions(found, [images(2)] * CLASSES)
-    flow = flows(found, table, {row: row for row in range(CLASSES)})
+    flow = flows(found, table, KIND.ends(found.network))
     cuts = {"plain": [["c1"], ["c2"], ["c3"]], "inception": [["stem"], ["one", "two2"], ["last"]]}
     for cut in cuts[name]:
         assert sum(flow[family].sum(1) for family in cut) == pytest.approx(np.ones(CLASSES))
 
 
+def test_channels_that_are_used_twice_carry_no_more_than_there_is():
+    """Side by side with what a depthwise layer makes of them, as in spatial pyramids."""
+    net = Net()
+    x = net.relu(net.conv("images", "stem", 6))
+    y = net.relu(net.conv(x, "each", 6, group=6))
+    net.add("Concat", [x, y], "both", axis=1)
+    network = net.network(net.relu(net.conv("both", "last", 8, 1)))
+    for weight in network.weights.values():
+        weight[:] = np.abs(weight)
+    found = anatomy_of(network)
+    flow = flows(found, contributions(found, [images(2)] * CLASSES), KIND.ends(found.network))
+    assert flow["stem"].sum(1) == pytest.approx(np.ones(CLASSES))
+
+
 def test_a_residual_block_carries_its_part_of_the_sum():
     found = anatomy_of(residual())
     table = contributions(found, [images(2)] * CLASSES)
-    flow = flows(found, table, {row: row for row in range(CLASSES)})
+    flow = flows(found, table, KIND.ends(found.network))
     assert all(0 < part < 1 for part in flow["b1"].sum(1))
     losses = losses_by_flow(flow)["b1"]
     assert losses.lost[0] == pytest.approx(flow["b1"].mean(0).sum())
@@ -319,7 +351,7 @@ def test_thresholds_keep_what_makes_the_logit():
             weight[q, p] = np.abs(weight[q, p]) + 1
     found = anatomy_of(network)
     table = contributions(found, [images(4)])
-    kept = located(found, table, {0: 0})
+    kept = located(found, table, KIND.ends(found.network)[:1])
     assert {name: rows.tolist() for name, rows in kept.items()} == {"c1": [2], "c2": [0], "c3": [1]}
 
 
@@ -456,11 +488,123 @@ def test_a_branch_that_is_gone_is_made_up_for_by_what_follows():
 
 
 def test_all_kinds_of_values_choose_within_the_limit():
-    found, labels = anatomy_of(residual()), np.arange(30) % CLASSES
+    found = anatomy_of(residual())
     costs = counted(found)
     limit = {"mmacs": 0.6 * costs["mmacs"].whole}
-    for values, losses in values_of(found, images(30), labels).items():
+    for values, losses in values_of(found, KIND, pictures(30)).items():
         plan = plan_within(found, values, losses, costs, limit)
         macs = sum(row.macs for row in op_costs(plan.network, tensor_shapes(plan.network))) / 1e6
         assert macs <= limit["mmacs"] * (1 + 1e-9)
         assert plan.choice.costs["mmacs"] == pytest.approx(macs)
+
+
+def test_memory_is_limited_at_every_moment():
+    """Channels come in blocks of 16: where all sizes are multiples of it the tables are exact."""
+    found = anatomy_of(wide())
+    tables = memory_costs(found, counted(found)["mparams"])
+    shapes = tensor_shapes(found.network)
+    assert max(each.whole for each in tables.values()) == pytest.approx(
+        peak_bytes(found.network, shapes) / MIB
+    )
+    for sizes in itertools.product((32, 64, 96, 128), repeat=2):
+        kept = dict(zip(("c1", "c2", "c3"), (*sizes, 16), strict=True))
+        network, _ = narrowed(found, {name: range(size) for name, size in kept.items()})
+        peak = peak_bytes(network, tensor_shapes(network)) / MIB
+        assert max(left_of(found, each, kept) for each in tables.values()) == pytest.approx(peak)
+    losses = {f.name: np.linspace(1, 0, len(sizes_of(f))) for f in found.families}
+    limit = 0.6 * max(each.whole for each in tables.values())
+    choice = choose(found, losses, tables, {"memory_mib": limit})
+    assert max(left_of(found, each, choice.sizes) for each in tables.values()) <= limit
+    best = min(
+        sum(losses[f.name][place] for f, place in zip(found.families, places, strict=True))
+        for places in itertools.product(*(range(len(sizes_of(f))) for f in found.families))
+        if max(
+            left_of(found, each, {f.name: sizes_of(f)[i] for f, i in
+                                  zip(found.families, places, strict=True)})
+            for each in tables.values()
+        ) <= limit
+    )  # fmt: skip
+    assert choice.loss == pytest.approx(best)
+    with pytest.raises(BudgetError, match="memory"):
+        choose(found, losses, tables, {"memory_mib": 0.001})
+
+
+def wide() -> Network:
+    net = Net()
+    x = net.relu(net.conv("images", "c1", 128))
+    x = net.relu(net.conv(x, "c2", 128))
+    return net.network(net.relu(net.conv(x, "c3", 16)))
+
+
+def test_what_all_families_save_together_is_divided_among_them():
+    """A runtime that works on blocks of eight channels: one family of four saves nothing alone."""
+
+    def latency_ms(network: Network) -> float:
+        makers = {"c1": 3, "c2": 0, "c3": 0}
+        total = 0.0
+        for node in network.nodes:
+            if node.op_type == "Conv":
+                width, inside = network.weights[node.input[1]].shape[:2]
+                blocks = -(-width // 8) * -(-inside // 8)
+                total += blocks + makers.get(node.output[0], 0)
+        return total
+
+    found = anatomy_of(plain())
+    table = timed(found, latency_ms, counted(found)["mmacs"])
+    for share in (0.25, 0.5, 0.75):
+        sizes = {f.name: max(1, round(share * len(f.groups))) for f in found.families}
+        network, _ = narrowed(found, {name: range(size) for name, size in sizes.items()})
+        assert left_of(found, table, sizes) == pytest.approx(latency_ms(network), abs=0.35)
+
+
+def test_what_is_better_forgotten_goes_first():
+    kept = {"f": np.array([[0.5, 0.1, 0.3], [0.5, 0.1, 0.3]])}
+    losses = losses_of_forgetting(kept, {"f": np.array([[0.1, 0.6, 0.3]])})["f"]
+    assert losses.order.tolist() == [0, 2, 1]
+    assert losses.lost[-1] == pytest.approx(0)
+    assert losses.lost[2] == pytest.approx(0.1 - 0.6 / SELECTIVE)  # it is better gone
+    assert losses.lost[2] < 0
+
+
+def test_what_a_linear_layer_still_finds():
+    network = plain()
+    shows = np.arange(80) % 2 == 1
+    bright = [image * np.float32(1 + y) for image, y in zip(images(80), shows, strict=True)]
+    assert readout(network, (bright[:40], shows[:40]), (bright[40:], shows[40:])) > 0.9
+    alike = images(80)
+    assert 0.2 < readout(network, (alike[:40], shows[:40]), (alike[40:], shows[40:])) < 0.8
+
+
+def test_a_rejecting_row_stands_for_all_other_classes():
+    """Where there is only one other class it is that one's row."""
+    network = plain()
+    donor = Donor(
+        name="plain", network=network, mean=(0.0,) * 3, std=(1.0,) * 3,
+        labels=tuple(f"class {i}" for i in range(CLASSES)),
+    )  # fmt: skip
+    shown = images(60)
+    rejecting = rejecting_network(donor, [2, 0], shown)
+    for image in images(4, 3):
+        (wanted,) = run_network(network, {"images": image}).values()
+        (found,) = run_network(rejecting, {"images": image}).values()
+        assert found[0, :2] == pytest.approx(wanted[0, [2, 0]], abs=1e-4)
+        assert found[0, 2] == pytest.approx(wanted[0, 1], abs=0.02)
+    with pytest.raises(DataError, match="no class besides"):
+        rejecting_network(donor, range(CLASSES), shown)
+
+
+def test_a_component_is_taught_by_the_whole_network_alone():
+    pytest.importorskip("torch")
+    from nnfactory.factory.reuse.training.component_finish import taught
+
+    found = anatomy_of(residual())
+    shown, fresh = pictures(64), pictures(40)
+    wrong = replace(shown, labels=np.zeros(64, np.int64))  # labels are not looked at
+    network, _ = narrowed(found, halved(found))
+    done = taught(network, found.network, KIND, wrong, fresh, epochs=30)
+    assert done.parity.passed
+    assert done.after.divergence < done.before.divergence
+    again = KIND.judged(found.network, done.network, fresh)
+    assert again.divergence == pytest.approx(done.after.divergence)
+    nothing = taught(found.network, found.network, KIND, shown, fresh, epochs=1)
+    assert nothing.network is found.network  # nothing is nearer to it than itself
