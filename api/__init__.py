@@ -6,6 +6,7 @@ from .data import DataView, check_data, new_recipe
 from .disassembly import ClassView, Disassembly, FamilyView, disassemble
 from .explanation import Explanation, FamilyFlow, draw_routes, explain
 from .foreign import (
+    MEASURES,
     DonorView,
     Likeness,
     PartitionView,
@@ -51,6 +52,7 @@ __all__ = [
     "Frontier",
     "LibraryView",
     "Likeness",
+    "MEASURES",
     "PartitionView",
     "Reassembly",
     "artifact_place",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 4
 IMAGES = 256
+MEASURES = {"cka": "linear CKA", "r2": "held-out R\u00b2"}  # for people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,13 +241,15 @@ class Likeness:
     Attributes:
         networks: Names of the networks.
         places: Per network its tensors, from the image to the features.
-        cka: Linear CKA of every two places, row after row of all networks, at most 1.
+        measure: "cka" or "r2".
+        values: Of every two places, row after row of all networks, at most 1.
         images: Number of images it was measured on.
     """
 
     networks: tuple[str, ...]
     places: tuple[tuple[str, ...], ...]
-    cka: tuple[tuple[float, ...], ...]
+    measure: str
+    values: tuple[tuple[float, ...], ...]
     images: int
 
 
@@ -274,39 +277,37 @@ class PartitionView:
 
 
 def similarity(
-    pool: Sequence[str | Path], data: Path, *, images: int = IMAGES, report: Report = silent
-) -> Likeness:
-    """How alike imported networks are, by linear CKA on images of yours.
+    pool: Sequence[str | Path], data: Path, *, images: int = IMAGES, measure: str = "cka",
+    report: Report = silent,
+) -> Likeness:  # fmt: skip
+    """How alike imported networks are on images of yours.
 
     Args:
         pool: Names or folders of imported networks.
         data: Labelled images, in any format that ``modules check`` reads.
         images: How many of them are looked at.
+        measure: "cka" (linear centered kernel alignment), or "r2" (what ridge regression explains
+            of one by the other, on images that it was not fitted to, in the mean of both ways).
         report: Called with ("features of NAME", done, total).
 
     Raises:
         NNFactoryError: A network is not known, or the images cannot be read.
     """
-    from ..factory.reuse.features import one_of_each
-    from ..factory.reuse.similarity import cka_matrix
-
     places, seen, some = _seen(pool, data, images, report)
-    rows = [
-        one_of_each(mine[name])
-        for place, mine in zip(places, seen, strict=True)
-        for name in place.tensors
-    ]
+    rows = [mine[name] for place, mine in zip(places, seen, strict=True) for name in place.tensors]
+    found = _matrix(rows, measure)
     return Likeness(
         networks=tuple(place.donor.name for place in places),
         places=tuple(place.tensors for place in places),
-        cka=tuple(tuple(round(float(v), 4) for v in row) for row in cka_matrix(rows)),
+        measure=measure,
+        values=tuple(tuple(round(float(v), 4) for v in row) for row in found),
         images=len(some),
     )
 
 
 def partition(
     pool: Sequence[str | Path], data: Path, *, blocks: int = BLOCKS, images: int = IMAGES,
-    report: Report = silent,
+    measure: str = "cka", report: Report = silent,
 ) -> PartitionView:  # fmt: skip
     """Take imported networks apart into blocks that correspond.
 
@@ -315,6 +316,7 @@ def partition(
         data: As in :func:`similarity`.
         blocks: How many blocks each network is divided into.
         images: As in :func:`similarity`.
+        measure: As in :func:`similarity`.
         report: As in :func:`similarity`.
 
     Raises:
@@ -326,7 +328,7 @@ def partition(
     from ..factory.reuse.pool import chains_of
 
     places, seen, some = _seen(pool, data, images, report)
-    found = best_partition(chains_of(places), similarities(places, seen), blocks)
+    found = best_partition(chains_of(places), similarities(places, seen, measure), blocks)
     return PartitionView(
         networks=tuple(place.donor.name for place in places),
         borders=tuple(
@@ -386,15 +388,23 @@ def features(
     return seen
 
 
-def similarities(places: Sequence[Places], seen: Sequence[Mapping[str, Array]]) -> Array:
-    """Linear CKA of every two places, as a partition counts them: one image, then all places."""
-    from ..factory.reuse.features import one_of_each
-    from ..factory.reuse.similarity import cka_matrix
-
-    rows = [one_of_each(seen[0][places[0].tensors[0]])]
+def similarities(
+    places: Sequence[Places], seen: Sequence[Mapping[str, Array]], measure: str = "cka"
+) -> Array:
+    """How alike every two places are, as a partition counts them: one image, then all places."""
+    rows = [seen[0][places[0].tensors[0]]]
     for place, mine in zip(places, seen, strict=True):
-        rows += [one_of_each(mine[name]) for name in place.tensors[1:]]
-    return cka_matrix(rows)
+        rows += [mine[name] for name in place.tensors[1:]]
+    return _matrix(rows, measure)
+
+
+def _matrix(rows: Sequence[Array], measure: str) -> Array:
+    from ..factory.reuse.features import one_of_each
+    from ..factory.reuse.similarity import cka_matrix, r2_matrix
+
+    if measure not in MEASURES:
+        raise UsageError(f"Similarity is measured by {' or '.join(MEASURES)}, got {measure!r}.")
+    return r2_matrix(rows) if measure == "r2" else cka_matrix([one_of_each(x) for x in rows])
 
 
 def _view(folder: Path) -> DonorView:

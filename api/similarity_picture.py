@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 from pathlib import Path
 
-from .foreign import Likeness
+from .foreign import MEASURES, Likeness
 from .frontier_picture import check_picture
 
 
@@ -28,7 +28,7 @@ def draw_similarity(likeness: Likeness, target: Path) -> None:
     side = min(12.0, 4 + 0.08 * total)
     figure = Figure(figsize=(side + 1, side), dpi=130, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    picture = axes.imshow(likeness.cka, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+    picture = axes.imshow(likeness.values, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
     ends = list(accumulate(counts))
     for end in ends[:-1]:
         axes.axhline(end - 0.5, color="white", linewidth=1)
@@ -37,8 +37,8 @@ def draw_similarity(likeness: Likeness, target: Path) -> None:
     axes.set_xticks(middles, likeness.networks, rotation=30, ha="right")
     axes.set_yticks(middles, likeness.networks)
     axes.set_title(
-        f"linear CKA from the image to the features, {likeness.images} images", loc="left",
-        fontsize=11,
+        f"{MEASURES[likeness.measure]} from the image to the features, {likeness.images} images",
+        loc="left", fontsize=11,
     )  # fmt: skip
     figure.colorbar(picture, ax=axes, shrink=0.8)
     figure.savefig(target)

@@ -115,4 +115,50 @@ def _behind(row: Row | None) -> str:
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-TABLES = (_components, _thresholds, _contributions, _combinations)
+def _detectors() -> str:
+    """Components of detectors."""
+    rows = read_rows("detector_components")
+    lines = [
+        "## Detectors",
+        "",
+        "AP50 of *person* and *car* on the validation images of `coco256`, which are few, and "
+        "points behind the whole network with other classes left out, paired, 95 % intervals "
+        "(`detector_components.csv`). *Task* is what components are cut from: the rows of the two "
+        "classes and one for all others. *Ours*, *magnitude* and so on as above, fitted:",
+        "",
+        "| network | way | latency | AP50 | behind |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "unfitted" in row["way"] or row["way"] in ("magnitude", "fpgm", "random"):
+            continue
+        lines.append(
+            f"| {row['network']} | {row['way']} | {float(row['latency']):.2f} | "
+            f"{float(row['ap50']):.3f} | {_behind(row) if row['way'] != 'masked' else ''} |"
+        )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _teachers() -> str:
+    """Components that were trained."""
+    rows = read_rows("component_teachers")
+    lines = [
+        "## Components that are taught",
+        "",
+        "Points behind the masked whole network, paired, with 95 % intervals, of the component at "
+        "a quarter of the latency, after some passes over labelled images "
+        "(`component_teachers.csv`). *Whole* is what `--finish` does; *component* is taught by the "
+        "one at half of the latency; *fresh* has weights that were never trained:",
+        "",
+        "| network, task | start | teacher | accuracy | behind |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['network']}, {row['task']} | {row['start']} | {row['teacher']} | "
+            f"{float(row['accuracy']):.3f} | {_behind(row)} |"
+        )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+TABLES = (_components, _thresholds, _detectors, _teachers, _contributions, _combinations)

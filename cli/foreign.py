@@ -97,14 +97,23 @@ _images = click.option(
 )  # fmt: skip
 
 
+_measure = click.option(
+    "--measure", type=click.Choice(["cka", "r2"]), default="cka", show_default=True,
+    help="Linear CKA, or what regression explains of one by the other on other images.",
+)  # fmt: skip
+
+
 @click.command(short_help="How alike imported networks are, as a heat map.")
 @click.argument("pool", metavar="A,B,..")
 @_data
 @_images
+@_measure
 @click.option("--plot", type=options.PATH, metavar="FILE", help="A picture: .png or .svg.")
 @options.json_option
-def similarity(pool: str, data: Path, images: int, plot: Path | None, as_json: bool) -> None:
-    """How alike imported networks are wherever they can be taken apart: linear CKA.
+def similarity(
+    pool: str, data: Path, images: int, measure: str, plot: Path | None, as_json: bool
+) -> None:
+    """How alike imported networks are wherever they can be taken apart.
 
     \b
     nnfactory modules similarity r18,mobilenet --data photos --plot similarity.png
@@ -115,7 +124,9 @@ def similarity(pool: str, data: Path, images: int, plot: Path | None, as_json: b
     if plot is not None:
         api.check_picture(plot)
     with progress() as report:
-        likeness = api.similarity(options.names_in(pool), data, images=images, report=report)
+        likeness = api.similarity(
+            options.names_in(pool), data, images=images, measure=measure, report=report
+        )
     if plot is not None:
         api.draw_similarity(likeness, plot)
     if as_json:
@@ -130,6 +141,8 @@ def _print_similarity(likeness: Likeness) -> None:
     """Per two networks how well the places of one are met in the other, in the mean."""
     from rich.table import Table
 
+    from .. import api
+
     table = Table(box=None, pad_edge=False)
     for title in ("network", "places", *(f"best in {name}" for name in likeness.networks)):
         table.add_column(title)
@@ -138,7 +151,7 @@ def _print_similarity(likeness: Likeness) -> None:
         cells = []
         column = 0
         for other, others in zip(likeness.networks, likeness.places, strict=True):
-            rows = likeness.cka[start + 1 : start + len(places)]
+            rows = likeness.values[start + 1 : start + len(places)]
             best = [max(row[column + 1 : column + len(others)]) for row in rows]
             column += len(others)
             cells.append("" if other == name else f"{sum(best) / len(best):.2f}")
@@ -146,7 +159,8 @@ def _print_similarity(likeness: Likeness) -> None:
         start += len(places)
     console().print(table)
     console().print(
-        f"mean over the places of a network of the greatest linear CKA in another one, "
+        f"mean over the places of a network of the greatest {api.MEASURES[likeness.measure]} in "
+        f"another one, "
         f"{likeness.images} images"
     )
 
@@ -155,9 +169,10 @@ def _print_similarity(likeness: Likeness) -> None:
 @click.argument("pool", metavar="A,B,..")
 @_data
 @_images
+@_measure
 @click.option("--blocks", type=click.IntRange(1), default=4, show_default=True)
 @options.json_option
-def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) -> None:
+def partition(pool: str, data: Path, images: int, measure: str, blocks: int, as_json: bool) -> None:
     """Take imported networks apart into blocks that correspond in what goes in and comes out.
 
     \b
@@ -168,7 +183,9 @@ def partition(pool: str, data: Path, images: int, blocks: int, as_json: bool) ->
 
     with progress() as report:
         names = options.names_in(pool)
-        view = api.partition(names, data, images=images, blocks=blocks, report=report)
+        view = api.partition(
+            names, data, images=images, blocks=blocks, measure=measure, report=report
+        )
     if as_json:
         print_json({key: getattr(view, key) for key in view.__dataclass_fields__})
         return

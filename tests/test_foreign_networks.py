@@ -37,7 +37,7 @@ def test_similarity_is_that_of_every_place_with_every_other(imported: Path):
     assert found.networks == NAMES
     assert found.images == 18
     count = sum(map(len, found.places))
-    table = np.array(found.cka)
+    table = np.array(found.values)
     assert table.shape == (count, count)
     np.testing.assert_allclose(np.diag(table), 1, atol=1e-3)
     first = len(found.places[0])

@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets import Images
 from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network
+from ..graph.pointwise import fold_pointwise
 from ..graph.postprocess import with_probabilities
 from ..graph.segments import chained, inside
 from .donor import Donor
@@ -134,11 +135,14 @@ def _continued(
 def answering(network: Network, donor: Donor) -> Network:
     """A network as an app uses it: from "images", RGB in [0, 1], to probabilities.
 
+    Stitches become part of the convolutions behind them where that is exact and saves work.
+
     Args:
         network: From the image as the donor wants it to logits.
         donor: Whose first block it begins with.
     """
-    return with_probabilities(chained("reassembled", [donor.entry(), network]))
+    whole = fold_pointwise(chained("reassembled", [donor.entry(), network]))
+    return with_probabilities(whole)
 
 
 def with_head_of(made: Reassembled, donor: Donor, images: Images) -> Reassembled:

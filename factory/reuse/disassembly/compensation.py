@@ -156,7 +156,11 @@ class _Layer:
 
 
 def _layers(base: Network, narrow: Network, channels: Mapping[str, Array]) -> list[_Layer]:
-    """Layers that mix channels, behind what was removed, in execution order."""
+    """Layers that mix channels, behind what was removed, in execution order.
+
+    Of layers that the whole network has not, there is nothing to fit them to.
+    """
+    known = {name for node in base.nodes for name in node.output}
     made = {name: place for place, node in enumerate(narrow.nodes) for name in node.output}
     changed, layers = _behind(base, narrow, channels), []
     for place, node in enumerate(narrow.nodes):
@@ -168,7 +172,7 @@ def _layers(base: Network, narrow: Network, channels: Mapping[str, Array]) -> li
             (other,) = set(readers[0].input) - {target} or {""}
             if made.get(other, len(narrow.nodes)) < place:
                 target, plus = readers[0].output[0], other
-        if node.input[0] in changed or plus in changed:
+        if target in known and (node.input[0] in changed or plus in changed):
             after = {node.op_type for node in base.nodes if target in node.input}
             layers.append(
                 _Layer(place=place, target=target, plus=plus, is_rectified=after == {"Relu"})

@@ -52,9 +52,13 @@ def counted(anatomy: Anatomy) -> dict[str, Costs]:
     for kind, count in counters.items():
         whole, saved = count(anatomy.network), {}
         for family in anatomy.families:
-            saved[family.name] = np.array(
-                [whole - count(_at(anatomy, [family], size)) for size in sizes_of(family)]
-            )
+            sizes = np.array(sizes_of(family))
+            least = int(sizes[sizes > 0][0])
+            spared = whole - count(_at(anatomy, [family], least))  # as much for every channel
+            rows = spared * (len(family.groups) - sizes) / max(1, len(family.groups) - least)
+            if family.branch:
+                rows[0] = whole - count(_at(anatomy, [family], 0))
+            saved[family.name] = rows
         found[kind] = Costs(whole=whole, saved=saved, overlaps=_overlaps(anatomy, kind))
     return found
 

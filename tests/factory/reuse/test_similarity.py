@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnfactory.factory.errors import DataError
-from nnfactory.factory.reuse.similarity import cka_matrix
+from nnfactory.factory.reuse.similarity import cka_matrix, r2_matrix
 
 
 def hsic(k: np.ndarray, m: np.ndarray) -> float:
@@ -54,3 +54,27 @@ def test_rows_must_be_the_same(rng):
         cka_matrix([rng.normal(size=(20, 2)), rng.normal(size=(21, 2))])
     with pytest.raises(DataError, match="at least 8"):
         cka_matrix([rng.normal(size=(5, 2))] * 2)
+
+
+def rows_of(rng, images: int, width: int) -> np.ndarray:
+    return rng.normal(size=(4 * images, width))
+
+
+def test_regression_explains_what_is_a_linear_map(rng):
+    x = rows_of(rng, 50, 6)
+    y = 5 * x @ rng.normal(size=(6, 6)) + 3
+    noise = rows_of(rng, 50, 4)
+    found = r2_matrix([x, y, noise, np.concatenate([x, noise], 1)])
+    assert found[0, 1] > 0.95
+    assert found[0, 2] == pytest.approx(0, abs=0.05)
+    assert 0.7 < found[0, 3] < 0.9  # all of x is in the whole, six tenths of the whole are in x
+    np.testing.assert_allclose(found, found.T)
+    assert (np.diag(found) > 0.95).all()
+
+
+def test_what_is_fitted_is_not_what_is_judged(rng):
+    """As many features as rows explain everything that they are fitted to, and nothing else."""
+    found = r2_matrix([rows_of(rng, 20, 100), rows_of(rng, 20, 100)])
+    assert found[0, 1] < 0.05
+    with pytest.raises(DataError, match="same images"):
+        r2_matrix([rows_of(rng, 20, 3), rows_of(rng, 21, 3)])
