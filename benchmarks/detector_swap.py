@@ -4,8 +4,8 @@
 
 Writes ``results/detector_swap.csv``: FastestDet and Yolo-FastestV2 have backbones of one shape with
 other weights. Between the stages of the one and the neck of the other come 1x1 convolutions,
-fitted by ridge regression towards the identity on the training images of ``coco256``, which need no boxes; AP50 of all
-classes on its validation images:
+fitted by ridge regression towards the identity on the training images of ``coco256``, which need
+no boxes; AP50 of all classes on its validation images:
 
 * own: a detector as it is;
 * wired: the other's stages, without stitches;
