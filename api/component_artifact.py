@@ -143,22 +143,29 @@ class Case:
 
         self.costs = counted(self.anatomy)
         if budget.memory_mib is not None:
-            self.costs = {**self.costs, **memory_costs(self.anatomy, self.costs["mparams"])}
+            answering = self.kind.answering(self.anatomy.network)
+            self.costs = {
+                **self.costs,
+                **memory_costs(self.anatomy, answering, self.costs["mparams"]),
+            }
         if budget.latency_ms is not None:
             latency = self.latency_on(profile)
             table = timed(self.anatomy, latency, self.costs["mmacs"], report=report)
             self.costs = {**self.costs, "latency_ms": table}
 
     def looked_at(self, cost: str, network: Network, profile: DeviceProfile) -> float:
-        """What a whole network costs: "latency_ms" on a device, or "memory_mib"."""
-        from ..factory.graph.memory import peak_bytes
-        from ..factory.graph.network import tensor_shapes
-        from ..factory.units import MIB
+        """What a whole network costs: latency on a device, parameters and so on."""
+        from .model_file import counts_of
 
         if cost == "latency_ms":
             return self.latency_on(profile)(network)
-        answering = self.kind.answering(network)
-        return peak_bytes(answering, tensor_shapes(answering)) / MIB
+        return counts_of(self.kind.answering(network))[cost]
+
+    def smallest(self, values: str, cost: str) -> component.Plan:
+        """The plan that costs least, in the order of some values."""
+        from ..factory.reuse.disassembly.component import smallest_plan
+
+        return smallest_plan(self.anatomy, values, self.values[values], self.costs, cost)
 
     def latency_on(self, profile: DeviceProfile) -> Callable[[Network], float]:
         """Milliseconds of a network on a device: measured on this machine, else estimated."""
@@ -175,12 +182,12 @@ class Case:
             self.anatomy, self.kind, plan, self.fitting, self.judging, report=report
         )
 
-    def whole_model(self) -> bytes:
-        """The whole network with the classes' outputs alone, as a file."""
+    def model(self, network: Network) -> bytes:
+        """A network with its answer as a file."""
         from ..factory.graph.network import model_from_network
 
-        network = self.kind.answering(self.anatomy.network)
-        return bytes(model_from_network(network).SerializeToString())
+        answering = self.kind.answering(network)
+        return bytes(model_from_network(answering).SerializeToString())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -202,12 +209,8 @@ class Found:
         """From images to the answer."""
         return self.kind.answering(self.made.network)
 
-    def model(self, case: Case, plan: Plan | None) -> bytes:
-        """As a file; with what it says of itself where there is a plan."""
-        from ..factory.graph.network import model_from_network
-
-        if plan is None:
-            return bytes(model_from_network(self.answering).SerializeToString())
+    def model(self, case: Case, plan: Plan) -> bytes:
+        """As a file that says what it is."""
         return model_file(self.answering, plan, license=case.donor.license or UNKNOWN_LICENSE)
 
     def prove(self, case: Case) -> tuple[Parity, ...]:
@@ -235,22 +238,26 @@ def open_case(
     from ..factory.reuse.disassembly.families import anatomy_of
     from ..factory.reuse.disassembly.kinds import Classification, Detection, tensors_of
     from ..factory.reuse.donor_slots import task_network
-    from ..factory.reuse.own_images import classes_besides, read_one_class, read_two_parts
+    from ..factory.reuse.own_images import classes_besides, read_others, read_two_parts
     from ..factory.reuse.rejection import NONE, rejecting_network
 
     size = donor.input_size
     if donor.head is not None and (reject or forget):
         raise UsageError("A detector rejects and forgets nothing: that is for classifiers.")
     if forget and not classes:
-        classes = classes_besides(data, forget)
-    parts = read_two_parts(data, [size], classes, most=images, kind=donor.kind)
-    forgotten = {name: read_one_class(data, [size], name, most=images) for name in forget}
+        classes = classes_besides(data, forget, least=2)
+    least = 1 if reject or donor.head is not None else 2
+    parts = read_two_parts(data, [size], classes, most=images, kind=donor.kind, least=least)
+    forgotten = {
+        name: read_two_parts(data, [size], [name], most=images, least=1) for name in forget
+    }
     outputs, kind = donor.outputs_of(parts.classes), cast("Kind", Classification())
     if donor.head is not None:
         kind = Detection(donor.head, len(outputs))
         network = detector_network(donor, outputs, tensors_of(parts.mixed(size)))
     elif reject:
-        others = read_two_parts(data, [size], classes_besides(data, parts.classes), most=images)
+        besides = classes_besides(data, (*parts.classes, *forget))
+        others = read_others(data, [size], besides, most=images)
         parts = parts.with_others(others, NONE)
         network = rejecting_network(donor, outputs, tensors_of(parts.mixed(size)))
     else:
@@ -260,15 +267,21 @@ def open_case(
     )
 
 
-def plan_of(case: Case, found: Found) -> Plan:
-    """The decisions about a component: which channels of which tensors stay."""
+def plan_of(case: Case, found: Found, epochs: int) -> Plan:
+    """The decisions about a component: which channels of which tensors stay.
+
+    Args:
+        case: What it was cut from.
+        found: What stays.
+        epochs: Passes over the images in which it was trained; 0 where that was not taken.
+    """
     from ..factory.graph.costs import parameter_count
     from ..factory.graph.network import model_from_network
 
     donor = case.donor
     said = model_from_network(donor.network).SerializeToString()
     said += repr((donor.mean, donor.std, donor.colors)).encode()
-    fitted = f"{case.images.digest} {len(case.images.fitted)}"
+    fitted = f"{case.images.digest} {len(case.images.fitted)} {epochs}"
     whole = parameter_count(case.anatomy.network)
     return Plan(
         task=Task(kind=case.donor.kind, classes=case.images.classes),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..factory.errors import BudgetError
+from ..factory.reuse.disassembly.cost_names import NAMES, words
 from ..factory.schema import Budget, DeviceProfile, Measurement
+from ..factory.units import four_digits
 from .component_artifact import Case, Found
 from .keeping import ROUNDS, broken, excess_mib, measure_model
 from .request import Report, Stopwatch
@@ -19,7 +21,7 @@ SPARE = 0.98  # of a limit is asked for, where a second measurement differs
 ASKED = {"latency_ms": SPARE}
 LIMITS = ("latency_ms", "mparams", "mmacs", "memory_mib")
 LOOKS = 8  # at plans, each corrected by what the last one cost
-LOOKED_AT = ("latency_ms", "memory_mib")  # of whole networks: the tables are not exact
+MORE = 1.03  # of the least that was seen is what a hint asks for
 
 
 def with_latency(
@@ -29,7 +31,7 @@ def with_latency(
     if share is None and budget.latency_ms is None:
         return None, budget
     if profile.name == "host":
-        measured = measure_model(case.whole_model(), profile, Budget())
+        measured = measure_model(case.model(case.anatomy.network), profile, Budget())
         whole_ms = measured.percentile(50)
     else:
         whole_ms = case.latency_on(profile)(case.anatomy.network)
@@ -101,7 +103,7 @@ def measured(
     if profile.name != "host":
         return None
     report("measuring", 0, 1)
-    return measure_model(found.model(case, None), profile, budget)
+    return measure_model(case.model(found.made.network), profile, budget)
 
 
 def _plans(
@@ -110,44 +112,95 @@ def _plans(
     """A plan per kind of value, each within the limits as its whole network is looked at.
 
     Raises:
-        BudgetError: There is none.
+        BudgetError: There is none; the hints say what is reachable.
     """
-    from ..factory.reuse.disassembly.component import plan_within
-
     limits = {key: value for key in LIMITS if (value := getattr(budget, key)) is not None}
+    look = _Look(case=case, profile=profile, limits=limits, wrong=wrong)
     plans: list[component.Plan] = []
-    last: dict[str, float] = {}
-    for values, losses in case.values.items():
-        aim = {key: limit * ASKED.get(key, 1.0) / wrong.get(key, 1.0)
-               for key, limit in limits.items()}  # fmt: skip
-        for _ in range(LOOKS):
-            plan = plan_within(case.anatomy, values, losses, case.costs, aim)
-            last = {key: wrong.get(key, 1.0) * case.looked_at(key, plan.network, profile)
-                    for key in LOOKED_AT if key in limits}  # fmt: skip
-            over = {key: cost for key, cost in last.items() if cost > limits[key]}
-            if not over:
-                break
-            for key, cost in over.items():
-                aim[key] *= SPARE * limits[key] / cost
-        else:
-            continue
-        if all(plan.choice != other.choice for other in plans):
+    for values in case.values:
+        plan = look.plan(values)
+        if plan is not None and all(plan.choice != other.choice for other in plans):
             plans.append(plan)
     if not plans:
-        raise _unkept(limits, last, profile)
+        raise look.error()
     return plans
 
 
-def _unkept(
-    limits: Mapping[str, float], last: Mapping[str, float], profile: DeviceProfile
-) -> BudgetError:
-    """What the last try was like, when whole networks kept no limit."""
-    over = {key: cost for key, cost in last.items() if cost > limits[key]}
-    names = {"latency_ms": ("latency", "ms"), "memory_mib": ("memory", "MiB")}
-    words = [f"{names[key][0]} <= {limits[key]:g} {names[key][1]}" for key in over]
-    took = [f"{cost:.4g} {names[key][1]}" for key, cost in over.items()]
-    return BudgetError(
-        f"No component kept {' and '.join(words)} on '{profile.name}': the last of {LOOKS} tries "
-        f"had {' and '.join(took)}.",
-        hints=[f"--{names[key][0]} {1.01 * cost:.4g}{names[key][1]}" for key, cost in over.items()],
-    )
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Look:
+    """Whole networks against limits: the tables that plans are chosen by are not exact.
+
+    Attributes:
+        case: Network, values and tables.
+        profile: The device.
+        limits: By kind of cost.
+        wrong: By how much more than it seems a network costs when measured, by kind.
+    """
+
+    case: Case
+    profile: DeviceProfile
+    limits: Mapping[str, float]
+    wrong: Mapping[str, float]
+
+    def plan(self, values: str) -> component.Plan | None:
+        """The plan by some values that keeps the limits; None where none was found."""
+        from ..factory.reuse.disassembly.component import plan_within
+
+        case, losses = self.case, self.case.values[values]
+        aim = {key: limit * ASKED.get(key, 1.0) / self.wrong.get(key, 1.0)
+               for key, limit in self.limits.items()}  # fmt: skip
+        for _ in range(LOOKS):
+            try:
+                plan = plan_within(case.anatomy, values, losses, case.costs, aim)
+            except BudgetError:  # by the tables; what is smallest may keep it all the same
+                return self._smallest(values)
+            over = self.over(plan)
+            if not over:
+                return plan
+            for key, cost in over.items():
+                aim[key] *= SPARE * self.limits[key] / cost
+        return None
+
+    def over(self, plan: component.Plan) -> dict[str, float]:
+        """What a plan costs more than it may, by kind."""
+        found = {key: self.cost(key, plan) for key in self.limits}
+        return {key: cost for key, cost in found.items() if cost > self.limits[key]}
+
+    def cost(self, key: str, plan: component.Plan) -> float:
+        """What a plan costs: measured, estimated or counted."""
+        cost = self.case.looked_at(key, plan.network, self.profile)
+        return self.wrong.get(key, 1.0) * cost
+
+    def _smallest(self, values: str) -> component.Plan | None:
+        for key in self.limits:
+            plan = self.case.smallest(values, key)
+            if not self.over(plan):
+                return plan
+        return None
+
+    def error(self) -> BudgetError:
+        """That nothing keeps the limits, and what would be reachable of each alone."""
+        values = next(iter(self.case.values))
+        least = {key: self._least(key, self.case.smallest(values, key)) for key in self.limits}
+        asked = " and ".join(f"{words(key, limit, '<= ')}" for key, limit in self.limits.items())
+        reachable = ", ".join(words(key, cost, "") for key, cost in least.items())
+        hints = [
+            f"--{NAMES[key][0]} {four_digits(MORE * cost, upwards=True)}{NAMES[key][1]}"
+            for key, cost in least.items()
+            if cost > self.limits[key]
+        ]
+        return BudgetError(
+            f"No component of '{self.case.donor.name}' keeps {asked} on '{self.profile.name}'; "
+            f"each by itself, the least is {reachable}.",
+            hints=hints or ["loosen one of them, or begin with a smaller network"],
+            details={"reachable": least},
+        )
+
+    def _least(self, key: str, plan: component.Plan) -> float:
+        """What a plan costs; memory as it is measured, where it is."""
+        cost = self.case.looked_at(key, plan.network, self.profile)
+        if key != "memory_mib" or self.profile.name != "host":
+            return self.wrong.get(key, 1.0) * cost
+        from ..devices.memory import allocated_mib
+
+        return max(cost, allocated_mib(self.case.model(plan.network)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import UsageError
+from ..factory.errors import BudgetError, UsageError
 from ..factory.schema import (
     Budget,
     BuildResult,
@@ -16,6 +17,7 @@ from ..factory.schema import (
     Measurement,
     Parity,
 )
+from .component_choice import MORE
 from .keeping import broken
 from .pipeline import artifact_place
 from .request import Report, Stopwatch, need_torch, silent
@@ -150,8 +152,8 @@ def disassemble(
         model: Name or folder of an imported network, or the network itself.
         data: Labelled images in any format that ``modules check`` reads, named as the network's
             labels.
-        classes: Which of the labels, two at least; with ``forget`` all others of the images by
-            default.
+        classes: Which of the labels, two at least of a classifier without ``reject``; with
+            ``forget`` all others of the images by default.
         forget: Labels that the component shall know nothing of: what serves them more than the
             others goes first. Classifiers only.
         device: Name or alias of a device profile, or the path of one.
@@ -189,6 +191,7 @@ def disassemble(
     with watch.phase("open"):
         donor = open_donor(model) if isinstance(model, str | Path) else model
         donor.outputs_of((*wish.classes, *wish.forget))
+    _check_classes(wish, donor)
     if out_dir is not None:
         check_place(out_dir, "", overwrite=overwrite or (out_dir / "manifest.json").is_file())
     with watch.phase("data"):
@@ -222,7 +225,11 @@ def _made(
     with watch.phase("measure"):
         whole_ms, budget = with_latency(case, profile, wish.share, wish.budget)
     if wish.thresholds is None:
-        found, measurement = kept(case, profile, budget, watch, report)
+        try:
+            found, measurement = kept(case, profile, budget, watch, report)
+        except BudgetError as error:
+            error.hints = _with_shares(error, wish.share, whole_ms)
+            raise
     else:
         pair = None if isinstance(wish.thresholds, str) else wish.thresholds
         with watch.phase("fit"):
@@ -235,6 +242,21 @@ def _made(
         found=found, measurement=measurement, whole_ms=whole_ms, budget=budget, parity=parity
     )
     return _trained(case, made, profile, wish.epochs, watch, report) if wish.epochs else made
+
+
+def _with_shares(
+    error: BudgetError, share: float | None, whole_ms: float | None
+) -> tuple[str, ...]:
+    """Hints that ask for a share where a share was asked for."""
+    reachable = error.details.get("reachable", {})
+    least = reachable.get("latency_ms") if isinstance(reachable, dict) else None
+    if share is None or whole_ms is None or least is None:
+        return error.hints
+    wanted = MORE * least / whole_ms
+    said = f"--share {math.ceil(100 * wanted) / 100:g}"
+    if wanted > 0.99:
+        said = "leave --share out: nothing is faster than the whole network"
+    return tuple(said if hint.startswith("--latency") else hint for hint in error.hints)
 
 
 def _trained(
@@ -254,11 +276,11 @@ def _trained(
             component.network, whole, case.kind, case.learning, case.judging, epochs=epochs,
             report=report,
         )  # fmt: skip
-    is_kept = done.network is not component.network
     view = TaughtView(
-        epochs=epochs, before=done.before.divergence, after=done.after.divergence, is_kept=is_kept
-    )
-    if not is_kept:
+        epochs=epochs, before=done.before.divergence, after=done.after.divergence,
+        is_kept=done.parity is not None,
+    )  # fmt: skip
+    if done.parity is None:
         return replace(made, taught=view)
     better = replace(component, network=done.network, judged=done.after)
     found = replace(made.found, made=better)
@@ -283,7 +305,8 @@ def _written(
     from .model_file import estimate_of
 
     found = made.found
-    plan = plan_of(case, found)
+    is_taught = made.taught is not None and made.taught.is_kept
+    plan = plan_of(case, found, made.taught.epochs if made.taught and is_taught else 0)
     place = artifact_place(out_dir, plan, profile)
     check_place(place, plan.id, overwrite=overwrite)
     with watch.phase("accuracy"):
@@ -330,11 +353,6 @@ def _families(case: Case, found: Found) -> tuple[FamilyView, ...]:
 def _check(wish: _Wish) -> None:
     """Raise if the request makes no sense."""
     budget = wish.budget
-    if len(set(wish.classes)) < 2 and not (wish.forget and not wish.classes):
-        raise UsageError(
-            "A component needs two classes at least: one alone is always right, whatever it sees.",
-            hints=["name another class to tell it from"],
-        )
     if twice := sorted(set(wish.classes) & set(wish.forget)):
         raise UsageError(f"Class {twice[0]!r} cannot be kept and forgotten.")
     known = Budget(
@@ -354,6 +372,18 @@ def _check(wish: _Wish) -> None:
         raise UsageError(f"There are no {wish.epochs} passes over images.")
     if wish.epochs:
         need_torch("--finish")
+
+
+def _check_classes(wish: _Wish, donor: Donor) -> None:
+    """Raise unless there is something to tell apart: a detector also tells objects from nothing."""
+    is_open = wish.reject or donor.head is not None
+    if not wish.classes and not wish.forget:
+        raise UsageError("Name the classes of the component, or those to forget.")
+    if wish.classes and len(set(wish.classes)) < (1 if is_open else 2):
+        raise UsageError(
+            "A component needs two classes at least: one alone is always right, whatever it sees.",
+            hints=["name another class to tell it from", "--reject tells it from everything else"],
+        )
 
 
 def _check_thresholds(wish: _Wish) -> None:

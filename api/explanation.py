@@ -51,15 +51,16 @@ def explain(
     model: str | Path, data: Path, *, classes: Sequence[str] = (), images: int = 1000,
     report: Report = silent,
 ) -> Explanation:  # fmt: skip
-    """Follow the logits of classes back through an imported classifier.
+    """Follow the outputs of classes back through an imported classifier or detector.
 
-    A logit is divided among the inputs of its layer as they contribute to it, and so on backwards;
+    A class is its logit; in a detector its class maps, objectness and boxes, a third each. It is
+    divided among the inputs of its layer as they contribute to it, and so on backwards;
     sums divide it by the magnitudes of both sides.
 
     Args:
         model: Name or folder of an imported network.
         data: Labelled images of some of its classes, folders named as these.
-        classes: Which ones; all of the folder by default.
+        classes: Which ones; all of the folder by default (of a detector some must be named).
         images: How many of them are read, at most; 50 of a class are looked at.
         report: Called with ("contributions", done, total).
 
@@ -78,7 +79,12 @@ def explain(
             "One class alone cannot be explained: its logit counts against those of others.",
             hints=["name another class, too"],
         )
-    case = open_case(open_donor(model), data, classes, images)
+    donor = open_donor(model)
+    if donor.head is not None and not classes:
+        raise UsageError(
+            f"'{donor.name}' is a detector: name some of its classes.", hints=["--classes A,B"]
+        )
+    case = open_case(donor, data, classes, images)
     network = case.anatomy.network
     shown = case.kind.shown(network, case.fitting, EACH)
     found = contributions(case.anatomy, shown, report=report)

@@ -45,16 +45,30 @@ def model_file(network: Network, plan: Plan, *, license: str, stride: int | None
 def estimate_of(network: Network, model: bytes, profile: DeviceProfile) -> Estimate:
     """What a network costs; the latency is estimated for boards and measured on this machine."""
     from ..devices.predictor import predictor_for
+    from ..factory.graph.costs import op_costs
+    from ..factory.graph.network import tensor_shapes
+
+    predictor = None if profile.name == "host" else predictor_for(profile.name)
+    latency = None
+    if predictor is not None:
+        latency = predictor.predict_ms(op_costs(network, tensor_shapes(network)))
+    counts = counts_of(network)
+    return Estimate(
+        latency_ms=latency, accuracy=None, mparams=counts["mparams"], mmacs=counts["mmacs"],
+        memory_mib=counts["memory_mib"], file_mib=len(model) / MIB, runtime=profile.runtime,
+        precision="fp32" if predictor is None else predictor.precision,
+    )  # fmt: skip
+
+
+def counts_of(network: Network) -> dict[str, float]:
+    """What a network costs wherever it runs: "mparams", "mmacs" and "memory_mib"."""
     from ..factory.graph.costs import op_costs, parameter_count
     from ..factory.graph.memory import peak_bytes
     from ..factory.graph.network import tensor_shapes
 
     shapes = tensor_shapes(network)
-    ops = op_costs(network, shapes)
-    predictor = None if profile.name == "host" else predictor_for(profile.name)
-    return Estimate(
-        latency_ms=None if predictor is None else predictor.predict_ms(ops), accuracy=None,
-        mparams=parameter_count(network) / 1e6, mmacs=sum(op.macs for op in ops) / 1e6,
-        memory_mib=peak_bytes(network, shapes) / MIB, file_mib=len(model) / MIB,
-        runtime=profile.runtime, precision="fp32" if predictor is None else predictor.precision,
-    )  # fmt: skip
+    return {
+        "mparams": parameter_count(network) / 1e6,
+        "mmacs": sum(op.macs for op in op_costs(network, shapes)) / 1e6,
+        "memory_mib": peak_bytes(network, shapes) / MIB,
+    }

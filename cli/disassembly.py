@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Cut what some classes need out of a trained network.")
 @click.argument("model", metavar="NAME|FILE")
-@click.option("--classes", metavar="A,B,..", help="Which of its labels; 2 at least.")
+@click.option("--classes", metavar="A,B,..", help="Which of its labels.")
 @click.option(
     "--forget", metavar="A,..",
     help="Labels to know nothing of; --classes then are all others that --data shows.",

@@ -14,6 +14,7 @@ from PIL import Image
 from pretrained import pretrained
 
 from nnfactory import api
+from nnfactory.factory.datasets import read_pack
 from nnfactory.factory.errors import BudgetError, DataError, UsageError
 from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
@@ -210,7 +211,9 @@ def test_what_is_none_of_the_classes_can_be_a_class(more_photos: Path, run: Run)
     table = json.loads(done.stdout)
     assert table["plan"]["task"]["classes"] == ["class 1", "class 4", "none of these"]
     assert [row["name"] for row in table["classes"]][-1] == "none of these"
-    assert 2 <= table["classes"][-1]["n"] <= 6  # as many as of the others, of two classes
+    assert table["classes"][-1]["n"] == 6  # as many as of a class on average
+    alone = run(*words[:3], "class 1", *words[4:], "--reject", "--macs", "8M", "-o", "alone")
+    assert alone.exit_code == 0, alone.output  # one class and everything else are two
     assert run("verify", "made").exit_code == 0
 
 
@@ -228,6 +231,45 @@ def test_a_class_is_forgotten(more_photos: Path, run: Run):
     seen = run(*words, "-o", "made", "--overwrite")
     assert "forgotten" in seen.output
     assert "area under the curve" in seen.output
+
+
+def test_training_makes_another_plan(
+    imported_resnets: tuple[str, ...], data_dir: Path, folder: Path
+):
+    pytest.importorskip("torch")
+    photos = folder / "real"
+    labels = np.load(data_dir / "cifar10_jpeg" / "test.npz")["label"]
+    pixels = read_pack(data_dir / "cifar10_jpeg" / "test.npz")
+    for label in (1, 4, 7):
+        (photos / f"class {label}").mkdir(parents=True)
+        for number in np.flatnonzero(labels == label)[:80]:
+            Image.fromarray(pixels[number]).save(photos / f"class {label}" / f"{number}.png")
+    plans = [
+        api.disassemble(
+            "resnet8", photos, classes=CLASSES, budget=Budget(mmacs=2), finish=epochs,
+            out_dir=Path(f"made{epochs}"),
+        )
+        for epochs in (0, 40)
+    ]  # fmt: skip
+    assert plans[1].taught.is_kept
+    assert plans[0].result.plan.id != plans[1].result.plan.id
+
+
+@pytest.mark.parametrize(
+    "asked", [{"mmacs": 0.5}, {"memory_mib": 0.1}, {"mparams": 0.001}], ids=str
+)
+def test_what_is_reachable_is_a_limit_that_works(photos: Path, asked):
+    with pytest.raises(BudgetError) as caught:
+        api.disassemble("resnet8", photos, classes=CLASSES, budget=Budget(**asked))
+    ((kind, asked_for),) = asked.items()
+    assert f"<= {asked_for:.4g}" in str(caught.value)  # what was asked for, not what was aimed at
+    (hint,) = caught.value.hints
+    limit = float(hint.split()[1].strip("MiB"))
+    assert limit > asked_for
+    made = api.disassemble(
+        "resnet8", photos, classes=CLASSES, budget=Budget(**{kind: limit}), out_dir=Path("made")
+    )
+    assert getattr(made.result.estimate, kind) <= limit
 
 
 def test_thresholds_instead_of_limits(photos: Path, run: Run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +126,7 @@ def _anchors(rows: Any) -> tuple[tuple[float, float], ...]:
         return (
             isinstance(row, Sequence)
             and len(row) == 2
-            and all(type(x) in (int, float) and x > 0 for x in row)
+            and all(type(x) in (int, float) and 0 < x < math.inf for x in row)
         )
 
     if not isinstance(rows, list) or not all(map(is_pair, rows)):

@@ -9,7 +9,7 @@ Source:
     Decoding as in the projects FastestDet and Yolo-FastestV2 (dog-qiuqiu). Rounds of suppression:
     Zheng et al., "Enhancing Geometric Factors in Model Learning and Inference for Object Detection
     and Instance Segmentation", arXiv:2005.03572 (cluster NMS): the greedy result once nothing
-    changes any more; three rounds here.
+    changes any more, which takes as many rounds as boxes overlap in a row; eight rounds here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .detection_head import DetectionHead, HeadMap
 
 CANDIDATES = 200  # boxes that are compared with each other
 OVERLAP = 0.45  # intersection over union above which a box means the same object
-ROUNDS = 3
+ROUNDS = 8  # an even number: where it is too small, a box too many is left
 OBJECT_POWER, CLASS_POWER = 0.6, 0.4  # of FastestDet's score
 SCORES = "scores"
 
@@ -67,7 +67,7 @@ def with_suppressed_boxes(network: Network, head: DetectionHead, classes: int) -
     rows = graph.add("Reshape", [index, graph.int64([kept])])
     sides = graph.add("Gather", [boxes, rows], axis=2)  # (1, 4, k)
     chosen = graph.add("Cast", [graph.add("GatherElements", [label, index], axis=1)], to=1)
-    left = _unsuppressed(graph, sides, chosen, kept, size)  # (1, k)
+    left = unsuppressed(graph, sides, chosen, kept, size)  # (1, k)
     top = graph.add("Mul", [top, left])
     sides = graph.add("Clip", [sides, graph.float32(0.0), graph.float32(float(size))])
     last, order = graph.add2("TopK", [top, graph.int64([least])], axis=1)
@@ -153,7 +153,7 @@ def _boxes(graph: Appender, format: str, one: HeadMap, network: Network, size: i
     return graph.add("Reshape", [turned, graph.int64([1, 4, -1])])
 
 
-def _unsuppressed(graph: Appender, sides: str, labels: str, count: int, size: int) -> str:
+def unsuppressed(graph: Appender, sides: str, labels: str, count: int, size: int) -> str:
     """1 for every box that no better one of its class overlaps, else 0: (1, k).
 
     Args:

@@ -60,31 +60,38 @@ class TwoParts:
         return mine.subset(balanced_order(_labels(mine), 0))
 
     def with_others(self, others: TwoParts, name: str) -> TwoParts:
-        """These images, and those of another folder's classes as one more class.
+        """These images, and those of other classes as one more class.
 
-        Of the others no more are taken of a part than there are of a class on average.
+        Of the others no more are taken for a part than there are of a class on average, and as
+        many of each of them as can be.
 
         Args:
-            others: At the same sizes.
+            others: At the same sizes, of other classes.
             name: Of the class that they become.
         """
-        few = len(self.fitted) // len(self.classes), len(self.judging) // len(self.classes)
-        more = next(iter(self.measuring.values())), next(iter(others.measuring.values()))
-        measured = np.arange(min(len(more[1]), max(1, len(more[0]) // len(self.classes))))
-        start, label = len(next(iter(self.training.values()))), len(self.classes)
+        first = next(iter(self.training.values())), next(iter(self.measuring.values()))
+        theirs = next(iter(others.training.values())), next(iter(others.measuring.values()))
+        each = len(self.classes)
+        fitted, judging = (
+            rows[balanced_order(theirs[0].labels[rows], 0)][: max(LEAST_EACH, len(mine) // each)]
+            for rows, mine in ((others.fitted, self.fitted), (others.judging, self.judging))
+        )
+        taken = np.concatenate([fitted, judging])
+        measured = balanced_order(theirs[1].labels, 0)[: max(1, len(first[1]) // each)]
+        start = len(first[0])
         return replace(
             self,
             classes=(*self.classes, name),
             training={
-                size: _joined(images, others.training[size], label)
+                size: _joined(images, others.training[size].subset(taken), each)
                 for size, images in self.training.items()
             },
             measuring={
-                size: _joined(images, others.measuring[size].subset(measured), label)
+                size: _joined(images, others.measuring[size].subset(measured), each)
                 for size, images in self.measuring.items()
             },
-            fitted=np.concatenate([self.fitted, start + others.fitted[: few[0]]]),
-            judging=np.concatenate([self.judging, start + others.judging[: few[1]]]),
+            fitted=np.concatenate([self.fitted, start + np.arange(len(fitted))]),
+            judging=np.concatenate([self.judging, start + len(fitted) + np.arange(len(judging))]),
             digest=hashlib.sha256((self.digest + others.digest).encode()).hexdigest(),
         )
 
@@ -102,7 +109,7 @@ def _joined(images: Images, others: Images, label: int) -> Images:
 
 def read_two_parts(
     folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str = "cls",
-    seed: int = 0,
+    least: int = 2, seed: int = 0,
 ) -> TwoParts:  # fmt: skip
     """Read labelled images in two parts: as the folder divides them, else a quarter is held out.
 
@@ -113,19 +120,42 @@ def read_two_parts(
         most: Images to fit stitches to, at most, and as many to choose on; four of every class at
             least.
         kind: "cls", or "det": of images with boxes of several classes the rarest one counts.
+        least: Classes that there must be.
         seed: Of the division.
 
     Raises:
         DataError: A class has too few images, or see :func:`read_labelled`.
         UnknownNameError: The folder has no class of a name.
     """
-    return _two_parts(folder, sizes, classes, most=most, kind=kind, seed=seed, least=2)
+    made = _two_parts(folder, sizes, classes, most=most, kind=kind, seed=seed)
+    every = next(iter(made.training.values()))
+    _check_counts(
+        folder, made.classes, least, (every.subset(made.fitted), every.subset(made.judging))
+    )
+    return made
+
+
+def read_others(
+    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int
+) -> TwoParts:
+    """Images of several classes that count as one, see :func:`read_two_parts`.
+
+    Raises:
+        DataError: There are too few of them.
+    """
+    made = _two_parts(folder, sizes, classes, most=most, kind="cls", seed=0)
+    if min(len(made.fitted), len(made.judging)) < LEAST_EACH:
+        raise DataError(
+            f"{folder} has {len(made.fitted) + len(made.judging)} images of other classes to fit "
+            f"to and to choose on; {2 * LEAST_EACH} are needed.",
+            hints=["add images that show other things"],
+        )
+    return made
 
 
 def _two_parts(
-    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str, seed: int,
-    least: int,
-) -> TwoParts:  # fmt: skip
+    folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str, seed: int
+) -> TwoParts:
     named = classes if kind == "cls" else ()
     first = read_labelled(folder, sizes, kind=kind, prefer=("train",), classes=named, most=MOST)
     wanted = _positions(first, classes)
@@ -150,7 +180,8 @@ def _two_parts(
     kept = balanced_order(labels, seed)[: 2 * max(most, LEAST_EACH * len(wanted))]
     is_fitted = turns(labels, seed)[kept] % 2 == 0
     fitted, judging = np.sort(kept[is_fitted]), np.sort(kept[~is_fitted])
-    _check_counts(folder, names, least, (every.subset(fitted), every.subset(judging)), held)
+    if not len(next(iter(held.values()))):
+        raise DataError(f"{folder} has no image to measure on that nothing was fitted to.")
     return TwoParts(
         name=name, classes=names, training=training, measuring=held, fitted=fitted,
         judging=judging,
@@ -168,33 +199,23 @@ def _labels(images: Images) -> Array:
     return np.array([row[counts[row].argmin()] if len(row) else nothing for row in shown])
 
 
-def classes_besides(folder: Path, classes: Sequence[str]) -> list[str]:
+def classes_besides(folder: Path, classes: Sequence[str], *, least: int = 1) -> list[str]:
     """All classes of a folder but some.
 
     Raises:
-        DataError: There are not two others at least.
+        DataError: There are fewer others than ``least``.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}.", hints=["it is to hold labelled images"])
     every = format_of(folder, "").read(folder, ()).classes
     others = [name for name in every if name not in set(classes)]
-    if len(others) < 2:
+    if len(others) < least:
         raise DataError(
-            f"{folder} shows {len(others)} classes besides {', '.join(classes)}; two at least are "
-            "needed.",
+            f"{folder} shows {len(others)} classes besides {', '.join(classes)}; {least} at least "
+            "must be there.",
             hints=["add folders of images that show other things"],
         )
     return others
-
-
-def read_one_class(folder: Path, sizes: Sequence[int], name: str, *, most: int) -> TwoParts:
-    """The images of one class, divided as :func:`read_two_parts` divides them.
-
-    Raises:
-        UnknownNameError: The folder has no such class.
-        DataError: It has too few images.
-    """
-    return _two_parts(folder, sizes, [name], most=most, kind="cls", seed=0, least=1)
 
 
 def held_out(labels: Array, digests: Sequence[str]) -> Array:
@@ -254,10 +275,7 @@ def _of_classes(found: Labelled, wanted: Sequence[int]) -> dict[int, Images]:
     return {size: task_images(images, wanted) for size, images in found.images.items()}
 
 
-def _check_counts(
-    folder: Path, names: Sequence[str], least: int, parts: Sequence[Images],
-    held: Mapping[int, Images],
-) -> None:  # fmt: skip
+def _check_counts(folder: Path, names: Sequence[str], least: int, parts: Sequence[Images]) -> None:
     if len(names) < least:
         raise DataError(f"{folder} must show at least {least} classes, it shows {len(names)}.")
     counts = np.min([images.shown(len(names)) for images in parts], 0)
@@ -267,5 +285,3 @@ def _check_counts(
             f"as many to choose on; {LEAST_EACH} each are needed.",
             hints=["add images of it, or leave the class out"],
         )
-    if not len(next(iter(held.values()))):
-        raise DataError(f"{folder} has no image to measure on that nothing was fitted to.")

@@ -17,14 +17,11 @@ from scipy.sparse import coo_array
 from ...errors import BudgetError
 from ...graph.network import Array
 from ...quiet import silenced
+from .cost_names import NAMES, words
 from .costs import Costs, dependents, left_of, sizes_of
 from .families import Anatomy
 
 SECONDS = 20.0  # for the solver
-NAMES = {
-    "latency_ms": ("latency", "ms"), "mparams": ("params", "M"), "mmacs": ("macs", "M"),
-    "memory_mib": ("memory", "MiB"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +66,10 @@ def choose(
             kind: max(each.whole - program.most_saved(each) for each in of_kind(costs, kind))
             for kind in limits
         }
-        asked = " and ".join(_text(kind, value, "<= ") for kind, value in limits.items())
-        words = ", ".join(_text(kind, value, "") for kind, value in least.items())
+        asked = " and ".join(words(kind, value, "<= ") for kind, value in limits.items())
+        listed = ", ".join(words(kind, value, "") for kind, value in least.items())
         raise BudgetError(
-            f"No component of '{anatomy.network.name}' keeps {asked}; the least is {words}.",
+            f"No component of '{anatomy.network.name}' keeps {asked}; the least is {listed}.",
             hints=[f"--{NAMES[kind][0]} {1.01 * value:.4g}{NAMES[kind][1]}"
                    for kind, value in least.items() if value > limits[kind]]
             or ["loosen one of them, or begin with a smaller network"],
@@ -86,14 +83,31 @@ def choose(
     )  # fmt: skip
 
 
+def smallest(anatomy: Anatomy, losses: Mapping[str, Array], costs: Mapping[str, Costs],
+             kind: str) -> Choice:  # fmt: skip
+    """The sizes that save most of a cost, whatever they lose.
+
+    Args:
+        anatomy: The network.
+        losses: As in :func:`choose`.
+        costs: By kind.
+        kind: Of the cost.
+    """
+    program = _Program(anatomy, losses)
+    first = max(of_kind(costs, kind), key=lambda each: each.whole)
+    solved = program.solve(-program.row(first))
+    assert solved is not None  # without limits every choice is one
+    sizes = program.sizes(solved[0])
+    return Choice(
+        sizes=sizes, loss=float(program.objective @ solved[0]),
+        bound=float(sum(rows.min() for rows in losses.values())),
+        costs={name: left_of(anatomy, each, sizes) for name, each in costs.items()},
+    )  # fmt: skip
+
+
 def of_kind(costs: Mapping[str, Costs], kind: str) -> list[Costs]:
     """The costs of a kind: one, or several "kind@0", "kind@1" .. of which the greatest counts."""
     return [each for name, each in costs.items() if name.split("@")[0] == kind]
-
-
-def _text(kind: str, value: float, sign: str) -> str:
-    name, unit = NAMES[kind]
-    return f"{name} {sign}{value:.4g} {unit}"
 
 
 class _Program:

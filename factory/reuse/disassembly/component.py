@@ -13,7 +13,7 @@ import numpy as np
 
 from ...datasets import Images
 from ...graph.network import Array, Network
-from .choice import Choice, choose
+from .choice import Choice, choose, smallest
 from .compensation import compensated
 from .contributions import EACH, contributions
 from .costs import Costs, sizes_of
@@ -122,8 +122,33 @@ def plan_within(
     Raises:
         BudgetError: No choice keeps them.
     """
-    rows = {f.name: losses[f.name].lost[list(sizes_of(f))] for f in anatomy.families}
-    choice = choose(anatomy, rows, costs, limits)
+    choice = choose(anatomy, _rows(anatomy, losses), costs, limits)
+    return _plan(anatomy, values, losses, choice)
+
+
+def smallest_plan(
+    anatomy: Anatomy, values: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs],
+    kind: str,
+) -> Plan:  # fmt: skip
+    """The channels that cost least of a kind, whatever is lost.
+
+    Args:
+        anatomy: As in :func:`plan_within`, as all but the last.
+        values: As there.
+        losses: As there.
+        costs: As there.
+        kind: Of the cost.
+    """
+    choice = smallest(anatomy, _rows(anatomy, losses), costs, kind)
+    return _plan(anatomy, values, losses, choice)
+
+
+def _rows(anatomy: Anatomy, losses: Mapping[str, Losses]) -> dict[str, Array]:
+    """What is lost at each size of every family."""
+    return {f.name: losses[f.name].lost[list(sizes_of(f))] for f in anatomy.families}
+
+
+def _plan(anatomy: Anatomy, values: str, losses: Mapping[str, Losses], choice: Choice) -> Plan:
     kept = {
         family.name: np.sort(losses[family.name].order[: choice.sizes[family.name]])
         for family in anatomy.families

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph.memory import Buffer, activation_bytes, live_buffers
-from ...graph.network import Array, tensor_shapes
+from ...graph.network import Array, Network, tensor_shapes
 from ...units import MIB
 from .costs import Costs, shares_of, sizes_of
 from .families import Anatomy
@@ -17,14 +17,15 @@ from .families import Anatomy
 WEIGHT_MIB = 4e6 / MIB  # of a million parameters
 
 
-def memory_costs(anatomy: Anatomy, mparams: Costs) -> dict[str, Costs]:
+def memory_costs(anatomy: Anatomy, answering: Network, mparams: Costs) -> dict[str, Costs]:
     """Costs in MiB by the names "memory_mib@0" and so on, one per moment.
 
     Args:
         anatomy: The network.
+        answering: The same with what makes its answer, which takes memory, too.
         mparams: What its weights cost.
     """
-    network, shapes = anatomy.network, tensor_shapes(anatomy.network)
+    network, shapes = answering, tensor_shapes(answering)
     weights = sum(array.nbytes for array in network.weights.values()) / MIB
     overlaps = {pair: WEIGHT_MIB * value for pair, value in mparams.overlaps.items()}
     owners = {group: f.name for f in anatomy.families for group in f.groups}

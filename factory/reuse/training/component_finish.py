@@ -27,8 +27,10 @@ from ..disassembly.kinds import Classification, Detection, Judgement, Kind
 from .torch_graph import TorchGraph
 
 BATCH = 64
+STEPS = 8  # of a pass, at least, where there are few images
 AT_ONCE = 64 * 96 * 96  # pixels of images whose activations are held
 RATE, CLIP = 1e-3, 1.0
+USUAL = 0.05  # root mean square of a kernel's weights
 TEMPERATURE = 2.0
 Report = Callable[[str, int, int], None]
 
@@ -41,13 +43,14 @@ class Taught:
         network: From images in [0, 1] to raw outputs.
         before: On images that are left out, before training.
         after: After it.
-        parity: What was trained, in torch, against the network, in ONNX Runtime.
+        parity: What was trained, in torch, against the network, in ONNX Runtime; None where the
+            result of training was not taken.
     """
 
     network: Network
     before: Judgement
     after: Judgement
-    parity: Parity
+    parity: Parity | None
 
 
 def taught(
@@ -79,10 +82,10 @@ def taught(
     trained = graph.trained()
     after = kind.judged(teacher, trained, judging)
     is_better = after.divergence < before.divergence
-    parity = _parity(graph, trained) if is_better else _parity(TorchGraph(network), network)
     return Taught(
-        network=trained if is_better else network, before=before, after=after, parity=parity
-    )
+        network=trained if is_better else network, before=before, after=after,
+        parity=_parity(graph, trained) if is_better else None,
+    )  # fmt: skip
 
 
 def train_(
@@ -102,14 +105,16 @@ def train_(
         report: As there.
     """
     side = images.pixels.shape[1]
-    batch = max(1, min(BATCH, len(images), round(AT_ONCE / side**2)))
+    batch = max(1, min(BATCH, -(-len(images) // STEPS), round(AT_ONCE / side**2)))
     steps = epochs * max(1, len(images) // batch)
-    optimizer = torch.optim.Adam(graph.parameter_list, lr=RATE)
+    scales = [_scale(parameter) for parameter in graph.parameter_list]
+    optimizer = torch.optim.Adam([{"params": [each]} for each in graph.parameter_list], lr=RATE)
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for step in range(steps):
         rate = RATE * min(1.0, 20 * step / steps + 0.05) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        optimizer.param_groups[0]["lr"] = rate
+        for group, scale in zip(optimizer.param_groups, scales, strict=True):
+            group["lr"] = scale * rate
         if len(order) < batch:
             order = rng.permutation(len(images))
         mine, order = order[:batch], order[batch:]
@@ -123,6 +128,13 @@ def train_(
         torch.nn.utils.clip_grad_norm_(graph.parameter_list, CLIP)
         optimizer.step()
         report("finishing", step + 1, steps)
+
+
+def _scale(parameter: Tensor) -> float:
+    """Adam moves weights by the same whatever their size is; small kernels must move by less."""
+    if parameter.ndim < 2:
+        return 1.0
+    return min(1.0, float(parameter.detach().square().mean().sqrt()) / USUAL)
 
 
 def _loss(kind: Kind, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:

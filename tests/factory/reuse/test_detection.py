@@ -11,11 +11,17 @@ from onnx import helper
 
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.errors import DataError
+from nnfactory.factory.graph.appender import Appender
 from nnfactory.factory.graph.evaluate import run_network
 from nnfactory.factory.graph.network import Array, Network
 from nnfactory.factory.reuse.detection_head import DetectionHead, HeadMap, head_from_table
 from nnfactory.factory.reuse.detector import detector_network
-from nnfactory.factory.reuse.detector_answer import OVERLAP, with_scores, with_suppressed_boxes
+from nnfactory.factory.reuse.detector_answer import (
+    OVERLAP,
+    unsuppressed,
+    with_scores,
+    with_suppressed_boxes,
+)
 from nnfactory.factory.reuse.disassembly.component import component_of, plan_within, values_of
 from nnfactory.factory.reuse.disassembly.costs import counted
 from nnfactory.factory.reuse.disassembly.families import anatomy_of
@@ -156,6 +162,23 @@ def test_boxes_are_decoded_and_suppressed_as_the_projects_do(name: str):
         kept = rows[rows[:, 4] > 0]
         assert kept == pytest.approx(expected, abs=1e-3)
         assert not rows[len(kept) :].any()
+
+
+@pytest.mark.parametrize("count", [5, 7, 9])
+def test_chains_of_boxes_are_suppressed_greedily(count: int):
+    """Each box overlaps the next one alone: every second one stays."""
+    starts = np.arange(count, dtype=float)
+    boxes = np.stack([starts, 0 * starts, starts + 3, 0 * starts + 4], 1)  # overlaps 0.5 and 0.2
+    graph = Appender()
+    left = unsuppressed(graph, "sides", "labels", count, SIDE)
+    whole = Network(
+        name="suppression", nodes=tuple(graph.nodes), weights=graph.weights,
+        inputs={"sides": (1, 4, count), "labels": (1, count)}, outputs={left: (1, count)},
+    )  # fmt: skip
+    given = {
+        "sides": boxes.T[None].astype(np.float32), "labels": np.zeros((1, count), np.float32)
+    }  # fmt: skip
+    assert run_network(whole, given)[left][0].tolist() == [float(i % 2 == 0) for i in range(count)]
 
 
 @pytest.mark.parametrize("name", list(HEADS))

@@ -501,7 +501,7 @@ def test_all_kinds_of_values_choose_within_the_limit():
 def test_memory_is_limited_at_every_moment():
     """Channels come in blocks of 16: where all sizes are multiples of it the tables are exact."""
     found = anatomy_of(wide())
-    tables = memory_costs(found, counted(found)["mparams"])
+    tables = memory_costs(found, found.network, counted(found)["mparams"])
     shapes = tensor_shapes(found.network)
     assert max(each.whole for each in tables.values()) == pytest.approx(
         peak_bytes(found.network, shapes) / MIB

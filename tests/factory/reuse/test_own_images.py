@@ -10,7 +10,12 @@ from PIL import Image
 
 from nnfactory.factory.errors import DataError, UnknownNameError, UsageError
 from nnfactory.factory.reuse import own_images
-from nnfactory.factory.reuse.own_images import balanced_order, read_two_parts
+from nnfactory.factory.reuse.own_images import (
+    balanced_order,
+    classes_besides,
+    read_others,
+    read_two_parts,
+)
 
 
 def write_images(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -115,3 +120,64 @@ def test_what_chooses_was_not_fitted_to(tmp_path):
     for some in (found.fitted, found.judging):
         counts = np.bincount(labels[some])
         assert abs(int(counts[0]) - int(counts[1])) <= 1
+
+
+def test_all_other_classes_become_one_of_which_none_is_missing(tmp_path):
+    names = "abcdefg"
+    folder = write_images(tmp_path / "all", dict.fromkeys(names, 40))
+    mine = read_two_parts(folder, [16], ("a", "b"), most=1000)
+    others = classes_besides(folder, ("a", "b", "g"))  # g is neither
+    found = mine.with_others(read_others(folder, [16], others, most=1000), "rest")
+    assert found.classes == ("a", "b", "rest")
+    parts = {
+        "fitted": found.training[16].subset(found.fitted),
+        "judging": found.training[16].subset(found.judging),
+        "measured": found.measuring[16],
+    }
+    counts = [np.bincount(images.labels, minlength=3) for images in parts.values()]
+    assert all(row[2] == (row[0] + row[1]) // 2 for row in counts)
+    alone = {name: read_two_parts(folder, [16], [name], most=1000, least=1) for name in names}
+    for images in parts.values():
+        rest = rows(images.subset(np.flatnonzero(images.labels == 2)))
+        shown = [
+            len(rest & (rows(alone[name].training[16]) | rows(alone[name].measuring[16])))
+            for name in names
+        ]
+        assert shown[:2] == [0, 0]
+        assert shown[6] == 0
+        assert max(shown[2:6]) - min(shown[2:6]) <= 1
+    fitted, judging, measured = map(rows, parts.values())
+    assert not fitted & judging
+    assert not (fitted | judging) & measured
+    assert len(found.training[16]) == len(mine.training[16]) + counts[0][2] + counts[1][2]
+
+
+def test_others_may_be_one_class_or_few_images_of_many(tmp_path):
+    folder = write_images(tmp_path / "all", {"a": 20, "b": 20, "c": 20, "d": 3})
+    found = read_others(folder, [16], ["c", "d"], most=1000)
+    assert set(found.training[16].labels) == {0, 1}
+    assert read_others(folder, [16], ["c"], most=1000).classes == ("c",)
+    with pytest.raises(DataError, match="image"):
+        read_others(folder, [16], ["d"], most=1000)
+    with pytest.raises(DataError, match="0 classes besides"):
+        classes_besides(folder, "abcd")
+
+
+def test_images_with_boxes_are_divided_by_their_rarest_class(tmp_path):
+    """A class that few images show is in all parts."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for number in range(80):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        lines = ["0 0.5 0.5 0.4 0.4"] + ["1 0.3 0.3 0.2 0.2"] * (number % 4 == 0)
+        (tmp_path / "labels" / f"{number}.txt").write_text("\n".join(lines))
+    (tmp_path / "data.yaml").write_text("names: [often, seldom]\n")
+    found = read_two_parts(tmp_path, [16], ("often", "seldom"), most=1000, kind="det")
+    for images in (
+        found.training[16].subset(found.fitted), found.training[16].subset(found.judging),
+        found.measuring[16],
+    ):  # fmt: skip
+        assert 3 <= images.shown(2)[1] <= 9
+    assert found.mixed(16).shown(2)[1] == found.training[16].subset(found.fitted).shown(2)[1]
