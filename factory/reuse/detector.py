@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from ..errors import DataError
 from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, attribute, model_from_network, tensor_shapes
 from ..graph.normalization import norm_nodes
+from ..graph.own_weights import named_by_output, with_own_weights
 from ..graph.segments import chained
 from .detection_head import DetectionHead, HeadMap
 from .donor import Donor
@@ -38,8 +38,8 @@ def detector_network(donor: Donor, outputs: Sequence[int], images: Sequence[Arra
     head = _head(donor)
     if norm_nodes(donor.network):
         raise DataError(f"'{donor.name}' holds normalization that does not follow a convolution.")
-    whole = chained(donor.name, [donor.entry(), _with_own_weights(donor.network)])
-    whole = replace(whole, nodes=tuple(map(_named, whole.nodes)))
+    whole = chained(donor.name, [donor.entry(), with_own_weights(donor.network)])
+    whole = replace(whole, nodes=tuple(map(named_by_output, whole.nodes)))
     others = [i for i in range(len(donor.labels)) if i not in set(outputs)]
     rows = _row_of_others(whole, head, others, images) if others else None
     weights, shapes = dict(whole.weights), dict(whole.outputs)
@@ -60,32 +60,6 @@ def _head(donor: Donor) -> DetectionHead:
             hints=["say in a card which raw maps it has: docs/disassembly.md"],
         )
     return donor.head
-
-
-def _named(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.name = f"node/{node.output[0]}"
-    return copy
-
-
-def _with_own_weights(network: Network) -> Network:
-    """The network in which no two layers share weights, as heads of several maps do."""
-    layers = [node for node in network.nodes if node.op_type in ("Conv", "Gemm")]
-    uses = Counter(name for node in layers for name in node.input[1:])
-    weights, nodes = dict(network.weights), []
-    for node in network.nodes:
-        copy = _named(node)
-        if node.op_type in ("Conv", "Gemm"):
-            for place, name in enumerate(node.input):
-                if place and uses[name] > 1 and name in network.weights:
-                    copy.input[place] = f"{name}@{node.output[0]}"
-                    weights[copy.input[place]] = network.weights[name]
-        nodes.append(copy)
-    read = {name for node in nodes for name in node.input}
-    return replace(
-        network, nodes=tuple(nodes), weights={n: a for n, a in weights.items() if n in read}
-    )
 
 
 def _class_layer(network: Network, one: HeadMap) -> NodeProto:

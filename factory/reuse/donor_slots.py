@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import helper
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..errors import DataError, VerificationError
@@ -23,6 +23,7 @@ from ..graph.evaluate import open_model, run_network
 from ..graph.half import rounded
 from ..graph.network import Array, Network, attribute, model_from_network, tensor_shapes
 from ..graph.normalization import norm_nodes
+from ..graph.own_weights import named_by_output
 from ..graph.segments import chained
 from ..linker import proof_inputs
 from ..quiet import silenced
@@ -77,7 +78,7 @@ def task_network(donor: Donor, outputs: Sequence[int]) -> Network:
     (logits,) = network.outputs
     network = replace(network, weights=weights, outputs={logits: (1, len(outputs))})
     whole = chained(donor.name, [donor.entry(), network])
-    whole = replace(whole, nodes=tuple(_named(whole.nodes)))
+    whole = replace(whole, nodes=tuple(map(named_by_output, whole.nodes)))
     _check_answers(donor, whole, logits, outputs)
     return whole
 
@@ -99,17 +100,6 @@ def _check_answers(donor: Donor, network: Network, logits: str, outputs: Sequenc
     worst = float(np.abs(found - wanted).max())
     if not worst <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise VerificationError(f"The library would differ from '{donor.name}' by {worst:.2e}.")
-
-
-def _named(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """The nodes with names of their own: what they write."""
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copy.name = f"node/{node.output[0]}"
-        copies.append(copy)
-    return copies
 
 
 def _ending_in_gemm(donor: Donor) -> Network:

@@ -26,6 +26,7 @@ from ...graph.network import (
     tensor_shapes,
     without_dead_nodes,
 )
+from ...graph.own_weights import BIAS, named_by_output, with_own_weights
 
 LEAST = 2  # channels; a family of fewer has nothing to choose
 
@@ -82,8 +83,8 @@ def anatomy_of(network: Network) -> Anatomy:
     Raises:
         DataError: Nothing can be cut out of it.
     """
-    network = replace(network, nodes=tuple(_named(node) for node in network.nodes))
-    network = _with_own_biases(network)
+    network = replace(network, nodes=tuple(map(named_by_output, network.nodes)))
+    network = with_own_weights(network, first=BIAS)
     found, shapes = coupling(network), tensor_shapes(network)
     families = []
     for groups in found.families():
@@ -113,30 +114,6 @@ def _told_apart(families: Sequence[Family]) -> list[Family]:
         branches.add(branch)
         told.append(replace(family, name=name, branch=branch))
     return told
-
-
-def _named(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.name = f"node/{node.output[0]}"
-    return copy
-
-
-def _with_own_biases(network: Network) -> Network:
-    """The network in which no layers share a bias: exporters merge equal ones, such as zeros."""
-    layers = [node for node in network.nodes if node.op_type in ("Conv", "Gemm")]
-    uses = Counter(name for node in layers for name in node.input[2:])
-    weights, nodes = dict(network.weights), []
-    for node in network.nodes:
-        bias = node.input[2] if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else ""
-        if bias not in network.weights or uses[bias] < 2:
-            nodes.append(node)
-            continue
-        copy = _named(node)
-        copy.input[2] = f"{bias}@{node.output[0]}"
-        weights[copy.input[2]] = weights[bias]
-        nodes.append(copy)
-    return without_dead_nodes(replace(network, nodes=tuple(nodes), weights=weights))
 
 
 def mixes(node: NodeProto) -> bool:

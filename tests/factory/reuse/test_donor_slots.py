@@ -157,7 +157,13 @@ def test_the_linear_layer_may_be_scaled_and_its_bias_of_any_shape(data_dir, tmp_
 
 def test_a_library_that_would_answer_otherwise_is_refused(data_dir, tmp_path, monkeypatch):
     donor = imported(data_dir, tmp_path, "resnet8")
-    monkeypatch.setattr(donor_slots, "_named", lambda nodes: nodes[:2] + nodes[3:])
+
+    def wrong(name, parts):
+        whole = chained(name, parts)
+        weights = {key: 2 * array for key, array in whole.weights.items()}
+        return dataclasses.replace(whole, weights=weights)
+
+    monkeypatch.setattr(donor_slots, "chained", wrong)
     with pytest.raises((VerificationError, DataError)):
         library_network(donor, [0, 1])
 
