@@ -18,6 +18,7 @@ from nnfactory.factory.graph.cut import cut, mask
 from nnfactory.factory.graph.evaluate import run_network
 from nnfactory.factory.graph.foreign import load_foreign
 from nnfactory.factory.graph.network import model_from_network, tensor_shapes
+from nnfactory.factory.graph.segments import chained
 from nnfactory.factory.reuse import donor_library, donor_slots
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.donor_library import curves_of
