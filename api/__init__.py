@@ -3,7 +3,8 @@
 from .artifacts import Check, bench, inspect, load, run, verify
 from .combination import BranchView, Combination, combine
 from .data import DataView, check_data, new_recipe
-from .disassembly import ClassView, Disassembly, FamilyView, disassemble
+from .disassembly import disassemble
+from .disassembly_views import ClassView, Disassembly, FamilyView, ForgottenView, TaughtView
 from .explanation import Explanation, FamilyFlow, draw_routes, explain
 from .foreign import (
     MEASURES,
@@ -49,12 +50,14 @@ __all__ = [
     "FamilyFlow",
     "FamilyView",
     "FinishView",
+    "ForgottenView",
     "Frontier",
     "LibraryView",
     "Likeness",
     "MEASURES",
     "PartitionView",
     "Reassembly",
+    "TaughtView",
     "artifact_place",
     "bench",
     "build",

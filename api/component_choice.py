@@ -10,7 +10,7 @@ from ..factory.errors import BudgetError
 from ..factory.reuse.disassembly.cost_names import NAMES, words
 from ..factory.schema import Budget, DeviceProfile, Measurement
 from ..factory.units import four_digits
-from .component_artifact import Case, Found
+from .component_case import Case, Found
 from .keeping import ROUNDS, broken, excess_mib, measure_model
 from .request import Report, Stopwatch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import BudgetError, UsageError
+from ..factory.errors import BudgetError
 from ..factory.schema import (
     Budget,
     BuildResult,
@@ -18,121 +18,17 @@ from ..factory.schema import (
     Parity,
 )
 from .component_choice import MORE
+from .disassembly_request import Wish, check_classes, check_wish
+from .disassembly_views import ClassView, Disassembly, FamilyView, ForgottenView, TaughtView
 from .keeping import broken
 from .pipeline import artifact_place
-from .request import Report, Stopwatch, need_torch, silent
+from .request import Report, Stopwatch, silent
 
 if TYPE_CHECKING:
     from ..factory.reuse.donor import Donor
-    from .component_artifact import Case, Found
+    from .component_case import Case, Found
 
 FITTED = 1000  # images that layers are fitted to, and as many that judge, at most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyView:
-    """Inner channels of a network, and what is left of them.
-
-    Attributes:
-        name: The tensor that holds them.
-        channels: How many there were.
-        kept: How many there are; 0 where a whole branch is gone.
-    """
-
-    name: str
-    channels: int
-    kept: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassView:
-    """A class of the component.
-
-    Attributes:
-        name: Its name.
-        whole: Accuracy of the whole network on it, among the task's classes, or its average
-            precision at IoU 0.5 (det), in [0, 1].
-        component: Of the component.
-        n: Images that show it.
-    """
-
-    name: str
-    whole: float
-    component: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgottenView:
-    """A class that was to be forgotten.
-
-    Attributes:
-        name: Its name.
-        whole: How well a linear layer on the whole network's last features tells its images from
-            those of all other classes: the area under the ROC curve, 0.5 to 1.
-        component: The same on the component's.
-        n: Images of the class that this was measured on.
-    """
-
-    name: str
-    whole: float
-    component: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaughtView:
-    """What training did.
-
-    Attributes:
-        epochs: Passes over the images.
-        before: Divergence from the whole network on images that are left out, in nats.
-        after: The same after training.
-        is_kept: Whether the trained weights were taken: only if they are nearer.
-    """
-
-    epochs: int
-    before: float
-    after: float
-    is_kept: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disassembly:
-    """What ``disassemble`` returns.
-
-    Attributes:
-        result: The component, as of a build; its accuracies are its own and the whole network's
-            on the same images ("library").
-        families: In execution order.
-        classes: In order.
-        values: What chose the channels.
-        whole_ms: Latency of the whole network with the task's classes alone, measured on this
-            machine or estimated for the device, if the latency was limited; else None.
-        forgotten: What is left of classes that were to be forgotten.
-        taught: What training did, or None without it.
-    """
-
-    result: BuildResult
-    families: tuple[FamilyView, ...]
-    classes: tuple[ClassView, ...]
-    values: str
-    whole_ms: float | None
-    forgotten: tuple[ForgottenView, ...] = ()
-    taught: TaughtView | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """What is asked for, as in :func:`disassemble`."""
-
-    classes: tuple[str, ...]
-    forget: tuple[str, ...]
-    share: float | None
-    budget: Budget
-    thresholds: tuple[float, float] | str | None
-    reject: bool
-    epochs: int
 
 
 def disassemble(
@@ -178,20 +74,20 @@ def disassemble(
     from ..devices.profile import load_profile
     from ..exporters.bundle import check_place
     from ..factory.reuse.store import open_donor
-    from .component_artifact import open_case
+    from .component_case import open_case
 
-    wish, watch = _Wish(
+    wish, watch = Wish(
         classes=tuple(classes), forget=tuple(forget), share=share, budget=budget or Budget(),
         thresholds=thresholds, reject=reject, epochs=finish,
     ), Stopwatch()  # fmt: skip
-    _check(wish)
+    check_wish(wish)
     profile = load_profile(device)
     if profile.name != "host":
         predictor_for(profile.name)  # raises before the work where nothing is known
     with watch.phase("open"):
         donor = open_donor(model) if isinstance(model, str | Path) else model
         donor.outputs_of((*wish.classes, *wish.forget))
-    _check_classes(wish, donor)
+    check_classes(wish, donor)
     if out_dir is not None:
         check_place(out_dir, "", overwrite=overwrite or (out_dir / "manifest.json").is_file())
     with watch.phase("data"):
@@ -213,7 +109,7 @@ class _Made:
 
 
 def _made(
-    case: Case, profile: DeviceProfile, wish: _Wish, watch: Stopwatch, report: Report
+    case: Case, profile: DeviceProfile, wish: Wish, watch: Stopwatch, report: Report
 ) -> _Made:
     """The component that is wished for, measured and proven.
 
@@ -341,63 +237,10 @@ def _written(
 
 
 def _families(case: Case, found: Found) -> tuple[FamilyView, ...]:
-    from .component_artifact import own_name
+    from .component_case import own_name
 
     kept = found.made.plan.kept
     return tuple(
         FamilyView(name=own_name(f.name), channels=len(f.groups), kept=len(kept[f.name]))
         for f in case.anatomy.families
     )
-
-
-def _check(wish: _Wish) -> None:
-    """Raise if the request makes no sense."""
-    budget = wish.budget
-    if twice := sorted(set(wish.classes) & set(wish.forget)):
-        raise UsageError(f"Class {twice[0]!r} cannot be kept and forgotten.")
-    known = Budget(
-        latency_ms=budget.latency_ms, mparams=budget.mparams, mmacs=budget.mmacs,
-        memory_mib=budget.memory_mib,
-    )  # fmt: skip
-    if budget != known:
-        raise UsageError(
-            "A component knows limits of median latency, parameters, multiply-adds and memory."
-        )
-    if wish.share is not None and not 0 < wish.share < 1:
-        raise UsageError(f"A share of the latency lies between 0 and 1, got {wish.share:g}.")
-    if wish.share is not None and budget.latency_ms is not None:
-        raise UsageError("Limit the latency in milliseconds or as a share, not both.")
-    _check_thresholds(wish)
-    if wish.epochs < 0:
-        raise UsageError(f"There are no {wish.epochs} passes over images.")
-    if wish.epochs:
-        need_torch("--finish")
-
-
-def _check_classes(wish: _Wish, donor: Donor) -> None:
-    """Raise unless there is something to tell apart: a detector also tells objects from nothing."""
-    is_open = wish.reject or donor.head is not None
-    if not wish.classes and not wish.forget:
-        raise UsageError("Name the classes of the component, or those to forget.")
-    if wish.classes and len(set(wish.classes)) < (1 if is_open else 2):
-        raise UsageError(
-            "A component needs two classes at least: one alone is always right, whatever it sees.",
-            hints=["name another class to tell it from", "--reject tells it from everything else"],
-        )
-
-
-def _check_thresholds(wish: _Wish) -> None:
-    is_limited = wish.share is not None or wish.budget != Budget()
-    if wish.thresholds is None:
-        if not is_limited and not wish.forget:
-            raise UsageError(
-                "Say how small the component must be.",
-                hints=["--share 0.5 for half of the latency", "--latency, --params or --macs",
-                       "--thresholds for whatever the paper's thresholds keep"],
-            )  # fmt: skip
-        return
-    if is_limited or wish.forget:
-        raise UsageError("Thresholds know no limits and forget nothing: ask for either.")
-    pair = () if wish.thresholds == "paper" else wish.thresholds
-    if isinstance(pair, str) or len(pair) not in (0, 2) or not all(0 <= x <= 1 for x in pair):
-        raise UsageError(f"Thresholds are alpha and beta in [0, 1], got {wish.thresholds!r}.")

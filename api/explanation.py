@@ -72,7 +72,7 @@ def explain(
     from ..factory.reuse.disassembly.contributions import EACH, contributions
     from ..factory.reuse.disassembly.relevance import flows
     from ..factory.reuse.store import open_donor
-    from .component_artifact import open_case, own_name
+    from .component_case import open_case, own_name
 
     if len(set(classes)) == 1:
         raise UsageError(

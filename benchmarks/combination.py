@@ -32,7 +32,7 @@ from onnx import NodeProto
 from results_file import data_option, need_data, write_rows
 
 from nnfactory.api.combination import answers_of
-from nnfactory.api.component_artifact import Case
+from nnfactory.api.component_case import Case
 from nnfactory.factory.accuracy_measurement import images_at, tensor_from_pixels
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph.network import Array, Network, tensor_shapes

@@ -32,7 +32,7 @@ from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms, within
 from results_file import data_option, need_data, write_rows
 from torch import Tensor
 
-from nnfactory.api.component_artifact import Case
+from nnfactory.api.component_case import Case
 from nnfactory.api.request import silent
 from nnfactory.factory.graph.network import Array, Network
 from nnfactory.factory.reuse.disassembly.component import Component, values_of

@@ -29,7 +29,7 @@ from disassembly import by_weights, latency_ms, within
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
 
-from nnfactory.api.component_artifact import Case, open_case
+from nnfactory.api.component_case import Case, open_case
 from nnfactory.api.request import silent
 from nnfactory.factory.accuracy_measurement import matches, run_on_images
 from nnfactory.factory.graph.foreign import load_foreign

@@ -48,7 +48,7 @@ from reassembly import some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
 
-from nnfactory.api.component_artifact import Case
+from nnfactory.api.component_case import Case
 from nnfactory.api.request import silent
 from nnfactory.devices.measure import time_runs, warm_up
 from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
