@@ -86,7 +86,6 @@ def disassemble(
 
     \b
     nnfactory disassemble r18 --classes tench,church --data photos --share 0.5
-    nnfactory disassemble r18 --forget church --data photos
     nnfactory disassemble net.onnx --labels names.txt --mean 0.49,0.48,0.45 --std 0.25,0.24,0.26 \\
         --classes cat,dog,car --data photos --params 0.2M
     """
