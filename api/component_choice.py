@@ -149,17 +149,17 @@ class _Look:
         case, losses = self.case, self.case.values[values]
         aim = {key: limit * ASKED.get(key, 1.0) / self.wrong.get(key, 1.0)
                for key, limit in self.limits.items()}  # fmt: skip
-        for _ in range(LOOKS):
+        for look in range(1, LOOKS + 1):
             try:
                 plan = plan_within(case.anatomy, values, losses, case.costs, aim)
-            except BudgetError:  # by the tables; what is smallest may keep it all the same
-                return self._smallest(values)
+            except BudgetError:  # by the tables, which are not exact
+                break
             over = self.over(plan)
             if not over:
                 return plan
-            for key, cost in over.items():
-                aim[key] *= SPARE * self.limits[key] / cost
-        return None
+            for key, cost in over.items():  # by more and more: latency falls in steps
+                aim[key] *= SPARE**look * self.limits[key] / cost
+        return self._smallest(values)
 
     def over(self, plan: component.Plan) -> dict[str, float]:
         """What a plan costs more than it may, by kind."""
