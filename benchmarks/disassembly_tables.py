@@ -119,7 +119,7 @@ def _detectors() -> str:
     """Components of detectors."""
     rows = read_rows("detector_components")
     lines = [
-        "## Detectors",
+        "## Components of detectors",
         "",
         "AP50 of *person* and *car* on the validation images of `coco256`, which are few, and "
         "points behind the whole network with other classes left out, paired, 95 % intervals "
