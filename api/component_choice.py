@@ -164,7 +164,7 @@ class _Look:
     def over(self, plan: component.Plan) -> dict[str, float]:
         """What a plan costs more than it may, by kind."""
         found = {key: self.cost(key, plan) for key in self.limits}
-        return {key: cost for key, cost in found.items() if cost > self.limits[key]}
+        return {k: cost for k, cost in found.items() if cost > self.limits[k] * (1 + 1e-9)}
 
     def cost(self, key: str, plan: component.Plan) -> float:
         """What a plan costs: measured, estimated or counted."""

@@ -201,12 +201,13 @@ def _choice_text(made: Disassembly, chosen: MeasuredChoice) -> str:
     if proof.method == "thresholds":
         share = f"{1 - proof.gap:.1%}"
         return f"by thresholds, which keep {share} of what flows to the classes; {judged}"
-    gap = "no gap" if proof.gap <= 1e-6 else f"gap {proof.gap:.1e}"
     nearest = f"nearest to the whole network of {chosen.candidates}, "
-    return (
-        f"by {made.values}, {nearest * (chosen.candidates > 1)}{judged}; no other sizes of the "
-        f"families lose less by these values and costs ({proof.method}, {gap})"
+    proven = (
+        f"no other sizes of the families lose less by these values and costs ({proof.method})"
+        if proof.gap <= 1e-6
+        else f"the smallest there is, others may lose less (gap {proof.gap:.1e})"
     )
+    return f"by {made.values}, {nearest * (chosen.candidates > 1)}{judged}; {proven}"
 
 
 def _print_classes(made: Disassembly) -> None:
