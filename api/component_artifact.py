@@ -84,7 +84,10 @@ def accuracies(
 
     images, classes = case.measuring, len(case.images.classes)
     networks = {
-        "artifact": found.answering, "library": case.kind.answering(case.anatomy.network)
+        subject: case.kind.answering(network)
+        for subject, network in (
+            ("artifact", found.made.network), ("library", case.anatomy.network)
+        )
     }  # fmt: skip
     measured = tuple(
         Accuracy(

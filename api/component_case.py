@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..factory.errors import UsageError
-from ..factory.schema import (
-    Budget,
-    DeviceProfile,
-    Parity,
-    Plan,
-)
+from ..factory.schema import Budget, DeviceProfile, Parity, Plan
 from .model_file import model_file
 from .reassembly_artifact import UNKNOWN_LICENSE
 from .request import Report
@@ -136,10 +131,8 @@ class Case:
         self.costs = counted(self.anatomy)
         if budget.memory_mib is not None:
             answering = self.kind.answering(self.anatomy.network)
-            self.costs = {
-                **self.costs,
-                **memory_costs(self.anatomy, answering, self.costs["mparams"]),
-            }
+            tables = memory_costs(self.anatomy, answering, self.costs["mparams"])
+            self.costs = {**self.costs, **tables}
         if budget.latency_ms is not None:
             latency = self.latency_on(profile)
             table = timed(self.anatomy, latency, self.costs["mmacs"], report=report)
@@ -188,22 +181,19 @@ class Found:
 
     Attributes:
         made: Its network.
-        kind: What is asked of it.
         candidates: Of how many.
     """
 
     made: component.Component
-    kind: Kind
     candidates: int
-
-    @property
-    def answering(self) -> Network:
-        """From images to the answer."""
-        return self.kind.answering(self.made.network)
 
     def model(self, case: Case, plan: Plan) -> bytes:
         """As a file that says what it is."""
-        return model_file(self.answering, plan, license=case.donor.license or UNKNOWN_LICENSE)
+        head, license = case.donor.head, case.donor.license or UNKNOWN_LICENSE
+        return model_file(
+            case.kind.answering(self.made.network), plan, license=license,
+            stride=None if head is None else max(one.stride for one in head.maps),
+        )  # fmt: skip
 
     def prove(self, case: Case) -> tuple[Parity, ...]:
         """That the cut is exact: before weights were fitted it equals zeroing."""
@@ -243,7 +233,8 @@ def open_case(
     forgotten = {
         name: read_two_parts(data, [size], [name], most=images, least=1) for name in forget
     }
-    outputs, kind = donor.outputs_of(parts.classes), cast("Kind", Classification())
+    outputs = donor.outputs_of(parts.classes)
+    kind: Kind = Classification()
     if donor.head is not None:
         kind = Detection(donor.head, len(outputs))
         network = detector_network(donor, outputs, tensors_of(parts.mixed(size)))

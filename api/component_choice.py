@@ -26,10 +26,8 @@ MORE = 1.03  # of the least that was seen is what a hint asks for
 
 def with_latency(
     case: Case, profile: DeviceProfile, share: float | None, budget: Budget
-) -> tuple[float | None, Budget]:
+) -> tuple[float, Budget]:
     """The latency of the whole network, and the budget with a share of it made milliseconds."""
-    if share is None and budget.latency_ms is None:
-        return None, budget
     if profile.name == "host":
         measured = measure_model(case.model(case.anatomy.network), profile, Budget())
         whole_ms = measured.percentile(50)
@@ -59,7 +57,7 @@ def kept(
         with watch.phase("fit"):
             made = [case.made(plan, report) for plan in plans]
         best = min(made, key=lambda one: one.judged.divergence)
-        found = Found(made=best, kind=case.kind, candidates=len(made))
+        found = Found(made=best, candidates=len(made))
         with watch.phase("measure"):
             measurement = measured(case, found, profile, budget, report)
         if measurement is None:
@@ -93,7 +91,7 @@ def located(case: Case, thresholds: tuple[float, float] | None, report: Report) 
         alpha, beta = thresholds
         chosen = Thresholds(conv_alpha=alpha, conv_beta=beta, linear_alpha=alpha, linear_beta=beta)
     plan = plan_by_thresholds(case.anatomy, case.kind, case.fitting, chosen, report=report)
-    return Found(made=case.made(plan, report), kind=case.kind, candidates=1)
+    return Found(made=case.made(plan, report), candidates=1)
 
 
 def measured(

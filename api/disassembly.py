@@ -88,6 +88,10 @@ def disassemble(
         donor = open_donor(model) if isinstance(model, str | Path) else model
         donor.outputs_of((*wish.classes, *wish.forget))
     check_classes(wish, donor)
+    if wish.epochs:
+        from ..factory.reuse.training.finish import check_trainable
+
+        check_trainable([donor])
     if out_dir is not None:
         check_place(out_dir, "", overwrite=overwrite or (out_dir / "manifest.json").is_file())
     with watch.phase("data"):
@@ -102,7 +106,7 @@ class _Made:
 
     found: Found
     measurement: Measurement | None
-    whole_ms: float | None
+    whole_ms: float
     budget: Budget
     parity: tuple[Parity, ...]
     taught: TaughtView | None = None
@@ -140,13 +144,11 @@ def _made(
     return _trained(case, made, profile, wish.epochs, watch, report) if wish.epochs else made
 
 
-def _with_shares(
-    error: BudgetError, share: float | None, whole_ms: float | None
-) -> tuple[str, ...]:
+def _with_shares(error: BudgetError, share: float | None, whole_ms: float) -> tuple[str, ...]:
     """Hints that ask for a share where a share was asked for."""
     reachable = error.details.get("reachable", {})
     least = reachable.get("latency_ms") if isinstance(reachable, dict) else None
-    if share is None or whole_ms is None or least is None:
+    if share is None or least is None:
         return error.hints
     wanted = MORE * least / whole_ms
     said = f"--share {math.ceil(100 * wanted) / 100:g}"
@@ -201,8 +203,8 @@ def _written(
     from .model_file import estimate_of
 
     found = made.found
-    is_taught = made.taught is not None and made.taught.is_kept
-    plan = plan_of(case, found, made.taught.epochs if made.taught and is_taught else 0)
+    epochs = made.taught.epochs if made.taught is not None and made.taught.is_kept else 0
+    plan = plan_of(case, found, epochs)
     place = artifact_place(out_dir, plan, profile)
     check_place(place, plan.id, overwrite=overwrite)
     with watch.phase("accuracy"):
@@ -212,7 +214,7 @@ def _written(
             for name, whole, own, count in case.still_known(found.made.network)
         )
     model_bytes = found.model(case, plan)
-    estimate = estimate_of(found.answering, model_bytes, profile)
+    estimate = estimate_of(case.kind.answering(found.made.network), model_bytes, profile)
     certificate = certificate_of(found, made.budget)
     chosen = MeasuredChoice(
         candidates=found.candidates, images=len(case.judging),

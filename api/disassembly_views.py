@@ -86,7 +86,7 @@ class Disassembly:
         classes: In order.
         values: What chose the channels.
         whole_ms: Latency of the whole network with the task's classes alone, measured on this
-            machine or estimated for the device, if the latency was limited; else None.
+            machine or estimated for the device.
         forgotten: What is left of classes that were to be forgotten.
         taught: What training did, or None without it.
     """
@@ -95,6 +95,6 @@ class Disassembly:
     families: tuple[FamilyView, ...]
     classes: tuple[ClassView, ...]
     values: str
-    whole_ms: float | None
+    whole_ms: float
     forgotten: tuple[ForgottenView, ...] = ()
     taught: TaughtView | None = None

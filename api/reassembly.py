@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..factory.graph.network import Network
     from ..factory.reuse.reassembly import Reassembled
     from ..factory.reuse.search import Way
-    from ..factory.schema import DeviceProfile, Estimate, Measurement
+    from ..factory.schema import Artifact, DeviceProfile, Estimate, Measurement
     from .reassembly_artifact import FinishView, Proven
     from .reassembly_pool import OpenedPool
 
@@ -136,23 +136,42 @@ def reassemble(
         classes=classes, blocks=blocks, licenses=licenses, images=images, watch=watch,
         report=report,
     )  # fmt: skip
-    if epochs:
-        from ..factory.reuse.training.finish import check_trainable
-
-        check_trainable([place.donor for place in opened.pool.places])
     wish = _Wish(
         profile=profile, budget=budget, most_donors=most_donors, epochs=epochs, out_dir=out_dir,
         overwrite=overwrite,
     )  # fmt: skip
-    proven, ranked = _prove_one(opened, wish, watch, report)
-    if epochs:
-        with watch.phase("finish"):
-            proven = _trained(opened, proven, wish, report)
+    proven, ranked = _proven(opened, wish, watch, report)
     with watch.phase("export"):
         artifact = write_reassembly(
             opened, proven, profile=profile, budget=budget, out_dir=out_dir, overwrite=overwrite,
             command=command,
         )  # fmt: skip
+    return _answer(opened, proven, ranked, artifact, profile, watch)
+
+
+def _proven(
+    opened: OpenedPool, wish: _Wish, watch: Stopwatch, report: Report
+) -> tuple[Proven, Sequence[Reassembled]]:
+    """The network that was chosen, trained where that is asked for, and what it was chosen among.
+
+    Raises:
+        NNFactoryError: None keeps the budget, or what is asked for cannot be trained.
+    """
+    if wish.epochs:
+        from ..factory.reuse.training.finish import check_trainable
+
+        check_trainable([place.donor for place in opened.pool.places])
+    proven, ranked = _prove_one(opened, wish, watch, report)
+    if wish.epochs:
+        with watch.phase("finish"):
+            proven = _trained(opened, proven, wish, report)
+    return proven, ranked
+
+
+def _answer(
+    opened: OpenedPool, proven: Proven, ranked: Sequence[Reassembled], artifact: Artifact,
+    profile: DeviceProfile, watch: Stopwatch,
+) -> Reassembly:  # fmt: skip
     return Reassembly(
         result=BuildResult(
             plan=proven.plan, estimate=proven.estimate, certificate=proven.certificate,

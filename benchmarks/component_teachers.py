@@ -29,6 +29,7 @@ import disassembly
 import numpy as np
 import torch
 from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms, within
+from paired import behind
 from results_file import data_option, need_data, write_rows
 from torch import Tensor
 
@@ -76,13 +77,10 @@ def _taught(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]
 
     def row(start: str, teacher: str, network: Network, seconds: float) -> dict[str, object]:
         right = logits_of(network, test).argmax(1) == labels
-        gap = masked.astype(float) - right
-        drawn = np.random.default_rng(0).integers(0, len(gap), (2000, len(gap)))
-        low, high = np.quantile(gap[drawn].mean(1), [0.025, 0.975])
         return {
             "network": name, "task": task, "start": start, "teacher": teacher,
             "accuracy": round(float(right.mean()), 4), "images": len(right),
-            "behind": round(float(gap.mean()), 4), "low": round(low, 4), "high": round(high, 4),
+            **behind(masked, right),
             "latency": round(latency_ms(network) / latency_ms(whole), 3),
             "learned_from": len(learning), "seconds": round(seconds, 1),
         }  # fmt: skip

@@ -43,6 +43,7 @@ import click
 import numpy as np
 import onnx
 from cifar_networks import FOLDER, MEAN, STD
+from paired import behind
 from pretrained import Pretrained, pretrained
 from reassembly import some_images
 from results_file import data_option, need_data, write_rows
@@ -189,14 +190,11 @@ def _components(data_dir: Path, donor: Donor, task: str) -> Iterator[dict[str, o
     def row(
         way: str, share: object, right: Array, ratio: float, other: object
     ) -> dict[str, object]:
-        gap = seen.masked.astype(float) - right
-        drawn = np.random.default_rng(0).integers(0, len(gap), (2000, len(gap)))
-        low, high = np.quantile(gap[drawn].mean(1), [0.025, 0.975])
         labels = case.measuring.labels
         return fixed | {
             "way": way, "share": share, "latency": round(ratio, 3),
             "accuracy": round(float(right.mean()), 4), "images": len(right),
-            "behind": round(float(gap.mean()), 4), "low": round(low, 4), "high": round(high, 4),
+            **behind(seen.masked, right),
             "least_class": round(min(float(right[labels == c].mean()) for c in set(labels)), 4),
             "other_tasks": other, "divergence": "", "seconds": "",
         }  # fmt: skip

@@ -166,9 +166,8 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         f"{total} inner channels{branches}",
     )
     yield from cost_facts(result, budget)
-    if made.whole_ms is not None:
-        how = "measured" if result.measurement else "estimated"
-        yield "", f"the whole network {how} {made.whole_ms:.3f} ms"
+    how = "measured" if result.measurement else "estimated"
+    yield "", f"the whole network {how} {made.whole_ms:.3f} ms"
     for accuracy, of in zip(result.accuracy, ("", ", the whole network"), strict=True):
         value = interval_text(accuracy.interval)
         yield (

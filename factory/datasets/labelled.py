@@ -60,7 +60,7 @@ def read_labelled(
         kind: "cls" or "det".
         format: Name of the format; "" recognises it.
         prefer: "train", "validation" or "test"; by default what is for testing.
-        classes: Of classification, names of the classes whose images are read; () for all.
+        classes: Names of the classes whose images are read; () for all.
         most: Images that are read at most, drawn at random, always the same ones.
 
     Raises:
@@ -84,11 +84,11 @@ def read_labelled(
         )
     parts = {record.split for record in checked.records}
     split = next((part for part in prefer if part in parts), "")
+    named = {i for i, name in enumerate(listing.classes) if not classes or name in classes}
     first_of: dict[str, int] = {}
     for index, record in enumerate(checked.records):
-        is_named = not classes or (
-            record.label is not None and listing.classes[record.label] in classes
-        )
+        shown = {record.label, *(box.label for box in record.boxes)}
+        is_named = not classes or shown & named
         if is_named and (not split or record.split == split):
             first_of.setdefault(checked.digests[index], index)
     kept = list(first_of.values())

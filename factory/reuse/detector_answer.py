@@ -41,7 +41,7 @@ def with_scores(network: Network, head: DetectionHead, classes: int) -> Network:
     """
     graph = Appender()
     scores = _scores(graph, head, network, classes, output=SCORES)
-    (count,) = {sum(_cells(network, one) for one in head.maps)}
+    count = sum(_cells(network, one) for one in head.maps)
     return _appended(network, graph, {scores: (1, classes, count)})
 
 

@@ -111,7 +111,10 @@ def _ending_in_gemm(donor: Donor) -> Network:
     network, nodes = donor.network, list(donor.network.nodes)
     error = DataError(f"'{donor.name}' does not end in a linear layer of its classes.")
     if len(network.outputs) != 1:
-        raise error
+        raise DataError(
+            f"'{donor.name}' has several outputs, as detectors have; classifiers have one.",
+            hints=["import a detector with a card that has a [head]: docs/disassembly.md"],
+        )
     (out,) = network.outputs
     shapes = tensor_shapes(network)
     while nodes and nodes[-1].op_type in ENDS:

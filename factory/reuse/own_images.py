@@ -156,12 +156,11 @@ def read_others(
 def _two_parts(
     folder: Path, sizes: Sequence[int], classes: Sequence[str], *, most: int, kind: str, seed: int
 ) -> TwoParts:
-    named = classes if kind == "cls" else ()
-    first = read_labelled(folder, sizes, kind=kind, prefer=("train",), classes=named, most=MOST)
+    first = read_labelled(folder, sizes, kind=kind, prefer=("train",), classes=classes, most=MOST)
     wanted = _positions(first, classes)
     second = None
     if first.split:
-        second = read_labelled(folder, sizes, kind=kind, classes=named, most=MOST)
+        second = read_labelled(folder, sizes, kind=kind, classes=classes, most=MOST)
         second = second.without(first.digests)
     if second is not None and len(second.digests):
         held, training = _of_classes(second, wanted), _of_classes(first, wanted)

@@ -12,6 +12,7 @@ from ..graph.evaluate import open_model
 from ..graph.network import Array, Network, model_from_network, tensor_shapes
 from .donor import Donor
 from .donor_slots import task_network
+from .regression import ridge
 
 RIDGE = 1e-3  # as a share of the mean variance of a feature
 NONE = "none of these"  # what the class is called
@@ -41,12 +42,11 @@ def rejecting_network(donor: Donor, outputs: Sequence[int], images: Sequence[Arr
     rest = rows[:, others]
     highest = rest.max(1, keepdims=True)
     wanted = highest[:, 0] + np.log(np.exp(rest - highest).sum(1))
-    weight, bias = _regression(features, wanted)
-    weights = dict(network.weights)
-    weights[last.input[1]] = np.concatenate([weights[last.input[1]], weight[None]])
     if len(last.input) < 3:
         raise DataError(f"The linear layer of '{donor.name}' has no bias, which rejection needs.")
-    weights[last.input[2]] = np.concatenate([weights[last.input[2]], bias])
+    weights = dict(network.weights)
+    for name, row in zip(last.input[1:], ridge(features, wanted[:, None], RIDGE), strict=True):
+        weights[name] = np.concatenate([weights[name], row.astype(np.float32)])
     return replace(network, weights=weights, outputs={logits: (1, len(outputs) + 1)})
 
 
@@ -63,13 +63,3 @@ def _seen(
         for name in (features, logits)
     )
     return mine, theirs
-
-
-def _regression(x: Array, y: Array) -> tuple[Array, Array]:
-    """Weights (F,) and bias (1,) of a ridge regression."""
-    center, mean = x.mean(0), y.mean()
-    spread = x - center
-    gram = spread.T @ spread
-    gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(gram) + 1e-9
-    weight = np.linalg.solve(gram, spread.T @ (y - mean))
-    return weight.astype(np.float32), np.array([mean - center @ weight], np.float32)

@@ -16,6 +16,7 @@ from onnx import NodeProto, helper
 from ..errors import DataError
 from ..graph.network import Array, Network
 from .features import CELLS
+from .regression import ridge
 from .threads import small_matrices
 
 STRENGTH = 1e-3  # of the ridge, as a share of the mean variance of a channel
@@ -44,23 +45,14 @@ def fit_stitch(source: Array, target: Array, *, strength: float = STRENGTH) -> S
     """
     held = np.arange(len(source)) // CELLS % 5 == 4
     with small_matrices():
-        matrix, bias = _ridge(source[~held], target[~held], strength)
+        matrix, bias = ridge(source[~held], target[~held], strength)
         left = target[held] - source[held] @ matrix.T - bias
         spread = ((target[held] - target[~held].mean(0)) ** 2).sum()
-        matrix, bias = _ridge(source, target, strength)
+        matrix, bias = ridge(source, target, strength)
     return Stitch(
         matrix=matrix.astype(np.float32), bias=bias.astype(np.float32),
         r2=float(1 - (left**2).sum() / max(spread, 1e-30)),
     )  # fmt: skip
-
-
-def _ridge(source: Array, target: Array, strength: float) -> tuple[Array, Array]:
-    x, y = np.asarray(source, np.float64), np.asarray(target, np.float64)
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    gram = (x - x_mean).T @ (x - x_mean)
-    gram[np.diag_indices_from(gram)] += strength * np.trace(gram) / len(gram) + 1e-300
-    matrix = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean)).T
-    return matrix, y_mean - matrix @ x_mean
 
 
 def stitch_network(stitch: Stitch, before: tuple[int, ...], after: tuple[int, ...]) -> Network:

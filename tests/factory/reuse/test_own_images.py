@@ -181,3 +181,19 @@ def test_images_with_boxes_are_divided_by_their_rarest_class(tmp_path):
     ):  # fmt: skip
         assert 3 <= images.shown(2)[1] <= 9
     assert found.mixed(16).shown(2)[1] == found.training[16].subset(found.fitted).shown(2)[1]
+
+
+def test_of_many_images_with_boxes_those_of_the_task_are_read(tmp_path, monkeypatch):
+    """A class that few images of a large folder show is not lost among the others."""
+    monkeypatch.setattr(own_images, "MOST", 40)
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for number in range(200):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        label = 1 if number % 6 == 0 else 0
+        (tmp_path / "labels" / f"{number}.txt").write_text(f"{label} 0.5 0.5 0.4 0.4")
+    (tmp_path / "data.yaml").write_text("names: [often, seldom]\n")
+    found = read_two_parts(tmp_path, [16], ["seldom"], most=1000, kind="det", least=1)
+    assert len(found.training[16]) + len(found.measuring[16]) == 34
