@@ -172,7 +172,7 @@ def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
 
 
 def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:
-    run = open_model(model_from_network(network))
+    run = open_model(model_from_network(network), optimized=False)
     (name,) = network.inputs
     return [run({name: image}) for image in inputs]
 

@@ -6,12 +6,21 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
+
+_ONE_AT_A_TIME = threading.RLock()  # stdout is that of the process
 
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
     """Nothing on stdout from below Python: HiGHS writes notes there that no option turns off."""
+    with _ONE_AT_A_TIME, _redirected():
+        yield
+
+
+@contextlib.contextmanager
+def _redirected() -> Iterator[None]:
     try:
         flush = ctypes.CDLL(None).fflush
         kept = os.dup(1)

@@ -20,8 +20,14 @@ _REFUSALS = (
 )  # fmt: skip
 
 
-def open_model(model: onnx.ModelProto, *, threads: int = 1) -> Run:
+def open_model(model: onnx.ModelProto, *, threads: int = 1, optimized: bool = True) -> Run:
     """A function from inputs to outputs by name, on the CPU provider.
+
+    Args:
+        model: The network.
+        threads: Threads that compute one operator.
+        optimized: Whether ONNX Runtime rewrites the network first, which takes longer than a few
+            answers do.
 
     Raises:
         DataError: ONNX Runtime refuses the network, here or when the function is called.
@@ -29,6 +35,8 @@ def open_model(model: onnx.ModelProto, *, threads: int = 1) -> Run:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
