@@ -2,7 +2,8 @@
 
 What does not depend on the image is computed, identities and dropout go, and normalization is
 folded into convolutions where that is exact: ONNX Runtime's basic optimizations, which leave
-standard operators alone. Opsets are converted by onnx's own converter.
+standard operators alone. Other normalization of feature maps becomes a depthwise convolution.
+Opsets are converted by onnx's own converter.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .network import (
     network_from_model,
     renamed_inputs,
 )
+from .normalization import norms_as_convolutions
 
 _HELD = "held"  # domain of nodes that the converter must not see
 
@@ -47,7 +49,7 @@ def load_foreign(path: Path, *, size: int | None = None) -> Network:
     network = network_from_model(_with_shapes(folded, path))
     if not network.nodes or not network.inputs:
         raise DataError(f"{path} computes nothing from an image.")
-    return _renamed_weights(_without_identities(network))
+    return _renamed_weights(norms_as_convolutions(_without_identities(network)))
 
 
 def _name_domains_(model: onnx.ModelProto, path: Path) -> None:

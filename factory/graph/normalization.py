@@ -1,4 +1,4 @@
-"""Statistics of batch normalization in a cut network: replace, re-estimate, fold."""
+"""Batch normalization: its statistics replaced or re-estimated, folded, or as convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnx import NodeProto, helper
 
 from ..errors import DataError
 from .evaluate import run_network
-from .network import Array, Network, attribute, without_dead_nodes
+from .network import Array, Network, attribute, tensor_shapes, without_dead_nodes
 
 Moments = tuple[Array, Array]  # mean and variance, (C,) each
 
@@ -110,3 +110,32 @@ def fold_norms(network: Network) -> Network:
         if node.op_type != "BatchNormalization"
     )  # fmt: skip
     return without_dead_nodes(replace(network, nodes=nodes, weights=weights))
+
+
+def norms_as_convolutions(network: Network) -> Network:
+    """The network with every BatchNormalization of feature maps as a 1x1 depthwise convolution.
+
+    For those that no convolution stands right before, as in networks that normalize what they add
+    or concatenate: whatever understands convolutions then understands them. Answers are the same
+    but for rounding. One of vectors (N, C), or with statistics that are no weights, stays.
+    """
+    shapes = tensor_shapes(network)
+    weights, nodes = dict(network.weights), []
+    for node in network.nodes:
+        rows = [weights.get(name) for name in node.input[1:]]
+        is_norm = node.op_type == "BatchNormalization" and len(node.output) == 1
+        if not is_norm or any(row is None for row in rows) or len(shapes[node.input[0]]) != 4:
+            nodes.append(node)
+            continue
+        scale, shift, mean, variance = (np.asarray(row, np.float64) for row in rows)
+        factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+        kernel, bias = f"{node.output[0]}.scale", f"{node.output[0]}.shift"
+        weights[kernel] = factor[:, None, None, None].astype(np.float32)
+        weights[bias] = (shift - mean * factor).astype(np.float32)
+        nodes.append(
+            helper.make_node(
+                "Conv", [node.input[0], kernel, bias], list(node.output), name=node.name,
+                kernel_shape=[1, 1], group=len(factor),
+            )
+        )  # fmt: skip
+    return without_dead_nodes(replace(network, nodes=tuple(nodes), weights=weights))

@@ -13,6 +13,7 @@ from nnfactory.factory.graph.normalization import (
     estimate_moments,
     fold_norms,
     norm_nodes,
+    norms_as_convolutions,
     with_moments,
 )
 
@@ -133,3 +134,32 @@ def test_a_normalization_that_cannot_be_folded_is_refused(rng):
     )  # fmt: skip
     with pytest.raises(DataError, match="'norm1' does not follow a convolution"):
         fold_norms(alone)
+
+
+def test_normalization_of_sums_becomes_a_convolution(rng):
+    """Of a sum, which nothing can be folded into; that of vectors stays."""
+    parts = ("scale", "shift", "mean", "variance")
+    rows = {
+        f"{norm}.{part}": rng.uniform(0.5, 2, 3).astype(np.float32)
+        for norm in ("n1", "n2") for part in parts
+    }  # fmt: skip
+    nodes = (
+        helper.make_node("Add", ["x", "x"], ["sum"]),
+        helper.make_node(
+            "BatchNormalization", ["sum", *(f"n1.{p}" for p in parts)], ["a"], epsilon=1e-2
+        ),
+        helper.make_node("GlobalAveragePool", ["a"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["vector"]),
+        helper.make_node("BatchNormalization", ["vector", *(f"n2.{p}" for p in parts)], ["y"]),
+    )
+    network = Network(
+        name="sums", nodes=nodes, weights=rows, inputs={"x": (1, 3, 5, 5)}, outputs={"y": (1, 3)}
+    )
+    found = norms_as_convolutions(network)
+    assert [node.op_type for node in found.nodes] == [
+        "Add", "Conv", "GlobalAveragePool", "Flatten", "BatchNormalization"
+    ]  # fmt: skip
+    x = rng.random((1, 3, 5, 5), dtype=np.float32)
+    expected = run_network(network, {"x": x})["y"]
+    np.testing.assert_allclose(run_network(found, {"x": x})["y"], expected, rtol=1e-5)
+    assert not any(name.startswith("n1.") for name in found.weights)

@@ -18,6 +18,7 @@ from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.evaluate import run_network
 from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import Array, Network, tensor_shapes
+from nnfactory.factory.graph.normalization import norms_as_convolutions
 from nnfactory.factory.reuse.disassembly import compensation, reconstruction
 from nnfactory.factory.reuse.disassembly.choice import choose
 from nnfactory.factory.reuse.disassembly.component import Plan, plan_within, values_of
@@ -64,6 +65,13 @@ class Net:
         widths = [self.width[name] for name in inputs if name in self.width]
         self.width[out] = sum(widths) if op == "Concat" else widths[0]
         return out
+
+    def norm(self, x: str, out: str) -> str:
+        for part, low in (("scale", 0.5), ("shift", -0.5), ("mean", -0.5), ("variance", 0.5)):
+            drawn = self.rng.uniform(low, low + 1, self.width[x])
+            self.weights[f"{out}.{part}"] = drawn.astype(np.float32)
+        parts = [f"{out}.{part}" for part in ("scale", "shift", "mean", "variance")]
+        return self.add("BatchNormalization", [x, *parts], out)
 
     def relu(self, x: str) -> str:
         return self.add("Relu", [x], f"{x}.r")
@@ -143,6 +151,28 @@ def broadcast(seed: int = 0) -> Network:
     return net.network(net.add("Add", [y, net.add("GlobalAveragePool", [x], "level")], "sum"))
 
 
+def dense(seed: int = 0) -> Network:
+    """Every layer reads what all before it made, normalized and rectified first."""
+    net = Net(seed)
+    x = net.conv("images", "stem", 6)
+    for block in "ab":
+        y = net.conv(net.relu(net.norm(x, f"{block}0")), f"{block}1", 8, 1)
+        y = net.conv(net.relu(net.norm(y, f"{block}n")), f"{block}2", 4)
+        x = net.add("Concat", [x, y], f"{block}cat", axis=1)
+    return norms_as_convolutions(net.network(net.relu(net.norm(x, "last"))))
+
+
+def preactivated(seed: int = 0) -> Network:
+    """Residual blocks that normalize and rectify before they convolve."""
+    net = Net(seed)
+    x = net.conv("images", "stem", 6)
+    for block in "ab":
+        y = net.conv(net.relu(net.norm(x, f"{block}0")), f"{block}1", 8)
+        y = net.conv(net.relu(net.norm(y, f"{block}n")), f"{block}2", 6)
+        x = net.add("Add", [x, y], f"{block}sum")
+    return norms_as_convolutions(net.network(net.relu(net.norm(x, "last"))))
+
+
 NETS = {
     "split": split,
     "two branches": two_branches,
@@ -151,6 +181,8 @@ NETS = {
     "residual": residual,
     "inception": inception,
     "depthwise": depthwise,
+    "dense": dense,
+    "preactivated": preactivated,
 }
 
 
