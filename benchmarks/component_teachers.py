@@ -9,7 +9,8 @@ trained for some passes over training images of the task, labels and views being
 * untrained: as it is;
 * labels: towards the labels alone;
 * whole: towards the answers of the whole network with its logits masked to the task, which is what
-  ``disassemble --finish`` does;
+  ``disassemble --finish`` does; also for the component at half of the latency;
+* labels and whole: towards the mean of both;
 * component: towards those of the component at half of the latency, as in Model Disassembling and
   Assembling (arXiv:2203.13453), where components teach.
 
@@ -39,7 +40,7 @@ from nnfactory.factory.graph.network import Array, Network
 from nnfactory.factory.reuse.disassembly.component import Component, values_of
 from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.disassembly.kinds import logits_of, tensors_of
-from nnfactory.factory.reuse.training.component_finish import train_
+from nnfactory.factory.reuse.training.component_finish import TEMPERATURE, train_
 from nnfactory.factory.reuse.training.torch_graph import TorchGraph
 
 EPOCHS, IMAGES, CERTAIN = 15, 4000, 4.0  # passes; images; logit of a label that is right
@@ -91,11 +92,16 @@ def _taught(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]
         "labels": _labels(student.network, learning.labels),
         "whole": _answers(whole), "component": _answers(half.network),
     }  # fmt: skip
+    teachers["labels and whole"] = _mean(teachers["labels"], teachers["whole"])
     for start, network in (("fitted", student.network), ("fresh", fresh)):
         for teacher, answers in teachers.items():
             began, graph = time.perf_counter(), TorchGraph(network)
             train_(graph, answers, case.kind, learning, epochs=EPOCHS)
             yield row(start, teacher, graph.trained(), time.perf_counter() - began)
+    began, graph = time.perf_counter(), TorchGraph(half.network)
+    train_(graph, teachers["whole"], case.kind, learning, epochs=EPOCHS)
+    seconds = time.perf_counter() - began
+    yield row("fitted", "whole, half of the latency", graph.trained(), seconds)
 
 
 def _components(case: Case, share: float) -> Component:
@@ -134,6 +140,17 @@ def _labels(network: Network, labels: Array) -> Answers:
     ((out, shape),) = network.outputs.items()
     table = CERTAIN * torch.eye(shape[1])[torch.from_numpy(labels)]
     return lambda mine, _: {out: table[torch.from_numpy(mine)]}
+
+
+def _mean(first: Answers, second: Answers) -> Answers:
+    """Logits of the mean of two answers' probabilities, softened as the loss softens them."""
+
+    def answers(mine: Array, seen: Tensor) -> dict[str, Tensor]:
+        one, other = first(mine, seen), second(mine, seen)
+        soft = {n: [torch.softmax(each[n] / TEMPERATURE, 1) for each in (one, other)] for n in one}
+        return {n: TEMPERATURE * torch.log(sum(rows) / 2) for n, rows in soft.items()}
+
+    return answers
 
 
 if __name__ == "__main__":
