@@ -9,7 +9,7 @@ from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, LatencyTable, Plan, Task
 from ..units import NS_PER_MS
 from . import knapsack
-from .enumeration import TooManyPlansError, best_plan
+from .enumeration import TooManyPlansError, best_plan, binding
 from .footprint import footprint
 from .infeasible import infeasible
 from .limits import ACCURACY, Limit, limits_of
@@ -127,8 +127,7 @@ def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> 
     """The plan of least latency within the limits."""
     is_large = len(problem.values) > MOST_BLOCKS
     if is_large or len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
-        gains = {slot: tuple(-ns for ns in row) for slot, row in problem.latency_costs.items()}
-        return _by_program(gains, problem, rows)
+        return _by_program(_objective(problem, "latency"), problem, rows)
     solved = problem.fastest
     if rows and limits[0].kind is not ACCURACY:
         values = {slot: tuple(-cost for cost in row) for slot, row in rows[0].table.items()}
@@ -157,17 +156,38 @@ def _by_program(objective: Table, problem: Problem, rows: Sequence[Row]) -> Choi
 def certify(problem: Problem, budget: Budget, choice: Choice) -> Certificate:
     """The proof of a choice, and which limits keep a better plan out."""
     limits, goal = limits_of(problem, budget), budget.goal
-    binding = []
-    for limit in limits:
-        without = _best(problem, [other for other in limits if other is not limit], goal)
-        if without is not None and without.objective > choice.objective + 0.5:
-            binding.append(limit.kind.name)
+    names = [limit.kind.name for limit in _binding(problem, limits, goal, choice)]
     objective, bound = choice.objective / SCALE, choice.bound / SCALE
     if goal == "latency":
         objective, bound = (
             (problem.fixed_ns - gain) / NS_PER_MS for gain in (choice.objective, choice.bound)
         )
     return Certificate(
-        method=choice.method, objective=objective, bound=bound, goal=goal, binding=tuple(binding),
+        method=choice.method, objective=objective, bound=bound, goal=goal, binding=tuple(names),
         gap=abs(bound - objective) / max(abs(bound), 1),
     )  # fmt: skip
+
+
+def _binding(problem: Problem, limits: Sequence[Limit], goal: str, choice: Choice) -> list[Limit]:
+    """The limits without which there is a better plan."""
+    if choice.method == "bounded enumeration":
+        try:
+            groups = [limit.rows for limit in limits]
+            binds = binding(_objective(problem, goal), problem.least, groups, choice.objective)
+        except TooManyPlansError:
+            pass
+        else:
+            return [limit for limit, is_binding in zip(limits, binds, strict=True) if is_binding]
+    found = []
+    for limit in limits:
+        without = _best(problem, [other for other in limits if other is not limit], goal)
+        if without is not None and without.objective > choice.objective + 0.5:
+            found.append(limit)
+    return found
+
+
+def _objective(problem: Problem, goal: str) -> Table:
+    """What is to be large: the value, or minus the nanoseconds."""
+    if goal == "latency":
+        return {slot: tuple(-ns for ns in row) for slot, row in problem.latency_costs.items()}
+    return problem.values

@@ -17,6 +17,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,31 +45,112 @@ def best_plan(objective: Table, least: Mapping[str, int], rows: Sequence[Row]) -
     Raises:
         TooManyPlansError: The bound is too far from what plans reach.
     """
-    slots = list(objective)
-    values = [np.array(objective[s][least[s] :], np.int64) for s in slots]
-    costs = [np.array([row.table[s][least[s] :] for row in rows], np.int64) for s in slots]
-    limits = np.array([row.limit for row in rows], np.int64)
-    multipliers = _multipliers(values, costs, limits)
-    if multipliers is None:
+    program = _Program.of(objective, least, rows)
+    if program is None:
         return None
-    every = MULTIPLES[:, None] * multipliers
-    gains = [v - every @ c for v, c in zip(values, costs, strict=True)]  # (multiples, choices)
-    bounds = sum(gain.max(1) for gain in gains) + every @ limits
-    losses = [gain.max(1, keepdims=True) - gain for gain in gains]
-    lowest = float(sum(v.min() for v in values))
-    gap = FIRST_GAP * abs(bounds[0]) + 1
+    lowest = float(sum(value.min() for value in program.values))
+    gap = FIRST_GAP * abs(program.bounds[0]) + 1
     while True:
-        floor = bounds[0] - gap
-        plans = _plans(losses, costs, limits, bounds - floor)  # (N, slots)
-        worth = np.sum([v[plans[:, i]] for i, v in enumerate(values)], 0)
-        if len(plans) and worth.max() > floor:
+        floor = float(program.bounds[0]) - gap
+        plans, worth = program.above(floor)
+        if len(plans):
             best = int(np.argmax(worth))
-            counts = {s: int(k) + least[s] for s, k in zip(slots, plans[best], strict=True)}
+            counts = {s: int(k) + least[s] for s, k in zip(objective, plans[best], strict=True)}
             reached = float(worth[best])
             return Solution(counts=counts, objective=reached, bound=reached)
         if floor < lowest:
             return None
         gap *= WIDER
+
+
+def binding(
+    objective: Table, least: Mapping[str, int], groups: Sequence[Sequence[Row]], reached: float
+) -> list[bool]:
+    """Of every group of rows, whether a plan without it is worth more than the best one with it.
+
+    Args:
+        objective: As for :func:`best_plan`.
+        least: As there.
+        groups: The rows of every budget.
+        reached: What the best plan under all of them is worth.
+
+    Raises:
+        TooManyPlansError: As there.
+    """
+    rows = [row for group in groups for row in group]
+    program = _Program.of(objective, least, rows)
+    assert program is not None, "a plan keeps all rows"
+    group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    tight = {int(group) for group in group_of[program.multiples[0] > 0]}
+    better, _ = program.above(reached, np.array([group in tight for group in group_of]))
+    spent = np.sum([cost[:, better[:, i]] for i, cost in enumerate(program.costs)], 0)
+    broken = spent > program.limits[:, None]  # (rows, N)
+    by_group = np.array([broken[group_of == group].any(0) for group in range(len(groups))])
+    found = list((by_group & (by_group.sum(0) == 1)).any(1))
+    for group in tight:
+        without = [row for row, own in zip(rows, group_of, strict=True) if own != group]
+        most = sum(float(value.max()) for value in program.values)
+        if without:
+            answer = best_plan(objective, least, without)
+            assert answer is not None, "a plan keeps all rows"
+            most = answer.objective
+        found[group] = most > reached
+    return [bool(each) for each in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Program:
+    """Values, costs and bounds of every choice.
+
+    Attributes:
+        values: Per slot (choices,).
+        costs: Per slot (rows, choices).
+        limits: (rows,).
+        multiples: Of the multipliers of the relaxation, these themselves first: (multiples, rows).
+        bounds: What no plan is worth more than, (multiples,).
+        losses: Per slot (multiples, choices), what a choice takes off every bound.
+    """
+
+    values: Sequence[Array]
+    costs: Sequence[Array]
+    limits: Array
+    multiples: Array
+    bounds: Array
+    losses: Sequence[Array]
+
+    @classmethod
+    def of(cls, objective: Table, least: Mapping[str, int], rows: Sequence[Row]) -> _Program | None:
+        """None where even fractions of choices keep no limits."""
+        slots = list(objective)
+        values = [np.array(objective[s][least[s] :], np.int64) for s in slots]
+        costs = [np.array([row.table[s][least[s] :] for row in rows], np.int64) for s in slots]
+        limits = np.array([row.limit for row in rows], np.int64)
+        multipliers = _multipliers(values, costs, limits)
+        if multipliers is None:
+            return None
+        multiples = MULTIPLES[:, None] * multipliers
+        gains = [v - multiples @ c for v, c in zip(values, costs, strict=True)]
+        return cls(
+            values=values, costs=costs, limits=limits, multiples=multiples,
+            bounds=sum(gain.max(1) for gain in gains) + multiples @ limits,
+            losses=[gain.max(1, keepdims=True) - gain for gain in gains],
+        )  # fmt: skip
+
+    def above(self, floor: float, within: Array | None = None) -> tuple[Array, Array]:
+        """Every plan worth more than a floor: positions of its choices (N, slots), and worth (N,).
+
+        Args:
+            floor: Of the value.
+            within: Which rows count, (rows,); those that do not must have no multiplier.
+
+        Raises:
+            TooManyPlansError: There are too many.
+        """
+        rows = slice(None) if within is None else within
+        costs = [cost[rows] for cost in self.costs]
+        plans = _plans(self.losses, costs, self.limits[rows], self.bounds - floor)
+        worth = np.sum([value[plans[:, i]] for i, value in enumerate(self.values)], 0)
+        return plans[worth > floor], worth[worth > floor]
 
 
 def _multipliers(values: Sequence[Array], costs: Sequence[Array], limits: Array) -> Array | None:

@@ -12,7 +12,7 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnfactory.factory.assembler.enumeration import TooManyPlansError, best_plan
+from nnfactory.factory.assembler.enumeration import TooManyPlansError, best_plan, binding
 from nnfactory.factory.assembler.knapsack import solve
 from nnfactory.factory.assembler.program import Row, solve_program
 
@@ -208,3 +208,22 @@ def test_two_rows_in_conflict_by_next_to_nothing_are_infeasible_soon():
         Row(table={s: tuple(-c for c in r) for s, r in costs.items()}, limit=-target),
     ]
     assert solve_program(costs, dict.fromkeys(groups, 0), rows) is None
+
+
+@given(program=programs(rows=4), cuts=st.lists(st.integers(1, 3), max_size=3, unique=True))
+@settings(max_examples=150)
+def test_budgets_bind_without_which_there_is_a_better_plan(program, cuts):
+    objective, least, rows = program
+    reached = best_of_all(objective, least, rows)
+    if reached is None:
+        return
+    ends = [0, *sorted(cuts), len(rows)]
+    groups = [rows[a:b] for a, b in itertools.pairwise(ends)]
+    expected = [
+        best_of_all(
+            objective, least, [row for other in groups if other is not group for row in other]
+        )
+        > reached
+        for group in groups
+    ]
+    assert binding(objective, least, groups, reached) == expected
