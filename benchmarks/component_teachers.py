@@ -148,7 +148,7 @@ def _mean(first: Answers, second: Answers) -> Answers:
     def answers(mine: Array, seen: Tensor) -> dict[str, Tensor]:
         one, other = first(mine, seen), second(mine, seen)
         soft = {n: [torch.softmax(each[n] / TEMPERATURE, 1) for each in (one, other)] for n in one}
-        return {n: TEMPERATURE * torch.log(sum(rows) / 2) for n, rows in soft.items()}
+        return {n: TEMPERATURE * torch.log(torch.stack(rows).mean(0)) for n, rows in soft.items()}
 
     return answers
 
