@@ -14,10 +14,13 @@ import onnx
 import pretrained
 import pytest
 from click.testing import CliRunner, Result
+from fake_host import FakeHost
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
 from nnfactory import api
 from nnfactory.cli import cli
+from nnfactory.devices import latency_table as tables_of_machines
+from nnfactory.devices import measure
 from nnfactory.factory import features, schema
 from nnfactory.factory.assembler import accuracy
 from nnfactory.factory.datasets import Images
@@ -430,3 +433,18 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return CliRunner().invoke(cli, arguments, prog_name="nnfactory")
 
     return invoke
+
+
+@pytest.fixture
+def host(
+    monkeypatch: pytest.MonkeyPatch, toy_table: Callable[..., schema.LatencyTable]
+) -> FakeHost:
+    """This machine with a synthetic latency table and measurements that tests say."""
+    fake = FakeHost()
+    monkeypatch.setattr(
+        tables_of_machines,
+        "measure_table",
+        lambda library, *, threads=1, report=None: toy_table(library, device="host"),
+    )
+    monkeypatch.setattr(measure, "measure_host", fake.measure)
+    return fake
