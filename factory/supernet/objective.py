@@ -14,6 +14,7 @@ from .alter import altered
 from .augment import augment_cls, augment_det, random_views, resized, tensor_from_pixels
 from .detection_loss import MANY, detection_distillation, detection_loss
 from .network import Classifier, Detector, Widths, boxes_from_distances
+from .paste import pasted
 from .recipe import Training
 from .teacher import TeacherAnswers
 
@@ -113,6 +114,8 @@ class DetectionObjective:
         inputs = tensor_from_pixels(images.pixels[index])
         mosaic = self.training.mosaic if done < 1 - PLAIN_END else 0.0
         boxes = [images.boxes[i] for i in index]
+        if self.training.paste:
+            inputs, boxes = pasted(inputs, boxes, self.training.paste, rng)
         inputs, targets = augment_det(inputs, boxes, rng, mosaic=mosaic)
         return altered(inputs, self.training.alterations, rng), targets
 

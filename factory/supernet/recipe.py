@@ -114,6 +114,8 @@ class Training:
         distillation: Weight of the distillation from the full network.
         temperature: Softmax temperature of the distillation (cls).
         mosaic: Share of the images made of four (det), in [0, 1); none at the end.
+        paste: Share of the images that objects of others are pasted onto (det), in [0, 1]; see
+            :mod:`.paste`.
         alterations: Random changes of light, color and sharpness per image, besides those that
             every image gets; see :mod:`.alter`.
         narrow: Narrower networks per step.
@@ -130,6 +132,7 @@ class Training:
     distillation: float = 1.0
     temperature: float = 2.0
     mosaic: float = 0.0
+    paste: float = 0.0
     alterations: int = 0
     narrow: int = 1
     average: float = 0.999
@@ -138,6 +141,8 @@ class Training:
     def __post_init__(self) -> None:
         if not 0 <= self.mosaic < 1 or not 0 <= self.average < 1:
             raise DataError("Training.mosaic and Training.average must be in [0, 1).")
+        if not 0 <= self.paste <= 1:
+            raise DataError("Training.paste must be in [0, 1].")
         if self.narrow < 0:
             raise DataError("Training.narrow must not be negative.")
         if not 0 <= self.alterations <= MOST_ALTERATIONS:

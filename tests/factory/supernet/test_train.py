@@ -153,7 +153,7 @@ def test_an_average_without_memory_is_the_network_itself(toy_parts, data, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "changes", [{"narrow": 3}, {"mosaic": 0.9}, {"alterations": 2}, {"seed": 1}]
+    "changes", [{"narrow": 3}, {"mosaic": 0.9}, {"paste": 1.0}, {"alterations": 2}, {"seed": 1}]
 )
 def test_what_a_step_sees_depends_on_the_recipe(toy_parts, data, changes, tmp_path: Path):
     usual = train(toy_parts.recipe("det", epochs=1), data["det"], tmp_path / "a")
@@ -405,6 +405,7 @@ def test_a_malformed_recipe_is_refused(tmp_path: Path, text):
         ("architecture", {"input_sizes": ["32"]}, "input_size must be the largest"),
         ("architecture", {"stem_kernels": 3}, "no valid recipe"),
         ("training", {"mosaics": 0.5}, "no valid recipe"),
+        ("training", {"paste": 1.5}, "Training.paste must be in"),
         ("teacher", {"folder": "pretrained"}, "no valid recipe"),
         ("teacher", {"pupil": 1}, "no valid recipe"),
     ],
@@ -421,7 +422,7 @@ def test_a_recipe_without_the_newer_fields_has_one_size_and_no_teacher(toy_parts
     table = json.loads(json.dumps(table_from_recipe(toy_parts.recipe("cls"))))
     for name in ("input_sizes", "stem_kernel"):
         del table["architecture"][name]
-    for name in ("mosaic", "narrow", "average"):
+    for name in ("mosaic", "paste", "narrow", "average"):
         del table["training"][name]
     del table["teacher"]
     recipe = recipe_from_table(table)
