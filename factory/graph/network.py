@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -143,15 +142,12 @@ def tensor_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 def without_dead_nodes(network: Network) -> Network:
     """The network without nodes and weights that no output depends on."""
-    flow: nx.DiGraph[str] = nx.DiGraph()
-    flow.add_nodes_from(network.outputs)
-    for node in network.nodes:
-        for source in names_read(node):
-            flow.add_edges_from((source, result) for result in node.output)
-    alive = set(network.outputs)
-    for output in network.outputs:
-        alive |= nx.ancestors(flow, output)
-    nodes = tuple(node for node in network.nodes if alive.intersection(node.output))
+    alive, kept = set(network.outputs), []
+    for node in reversed(network.nodes):  # in execution order: readers are seen before makers
+        if alive.intersection(node.output):
+            alive.update(names_read(node))
+            kept.append(node)
+    nodes = tuple(reversed(kept))
     used = {name for node in nodes for name in names_read(node)}
     weights = {name: array for name, array in network.weights.items() if name in used}
     return replace(network, nodes=nodes, weights=weights)
