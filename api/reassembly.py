@@ -368,11 +368,19 @@ def _failure(estimate: Estimate, measurement: Measurement | None, budget: Budget
 
 
 def _ranked(opened: OpenedPool, ways: Sequence[Way], report: Report) -> list[Reassembled]:
-    """Networks, the best by images that they were not fitted to first; of equals the smaller."""
-    from ..factory.reuse.reassembly import reassembled
+    """Networks, the best by images that they were not fitted to first; of equals the smaller.
+
+    A mixed network comes before the best whole donor only if it is surely better.
+    """
+    from ..factory.reuse.reassembly import is_surely_better, reassembled
 
     built = reassembled(opened.pool, ways, opened.images.choosing, opened.seen, report=report)
-    return sorted(built, key=lambda one: (-_judged(one), one.way.costs["mparams"]))
+    ranked = sorted(built, key=lambda one: (-_judged(one), one.way.costs["mparams"]))
+    donor = next((one for one in ranked if len(set(one.way.blocks)) == 1), None)
+    if donor is not None and not is_surely_better(ranked[0], donor):
+        ranked.remove(donor)
+        ranked.insert(0, donor)
+    return ranked
 
 
 def _judged(made: Reassembled) -> float:

@@ -37,15 +37,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
-import onnx
 from cifar_networks import FOLDER, MEAN, STD
 from paired import behind
 from pretrained import Pretrained, pretrained
-from reassembly import some_images
+from reassembly import imported, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
 
@@ -126,9 +124,7 @@ def donor_of(data_dir: Path, name: str, own_dir: Path = FOLDER) -> Donor:
         one = Pretrained(network, MEAN, STD, "Apache-2.0")
     else:
         one = pretrained(data_dir, name)
-        with TemporaryDirectory() as folder:
-            onnx.save(model_from_network(one.network), place := Path(folder) / "network.onnx")
-            network = load_foreign(place)
+        network = imported(one.network)
     classes = next(iter(network.outputs.values()))[1]
     labels = [f"other {i}" for i in range(classes)]
     for number, row in enumerate(range(10) if classes == 10 else IMAGENETTE_ROWS):

@@ -35,14 +35,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
+import onnx
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
 
 from nnfactory.factory.datasets import Images, read_pack
-from nnfactory.factory.graph.network import Array, Network
+from nnfactory.factory.graph.foreign import load_foreign
+from nnfactory.factory.graph.network import Array, Network, model_from_network
 from nnfactory.factory.graph.segments import chained
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import one_of_each, representations, tapped
@@ -273,7 +276,9 @@ def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, test
     places, rows = [], []
     for name in names:
         one = pretrained(data_dir, name)
-        donor = Donor(name=name, network=one.network, mean=one.mean, std=one.std, colors=one.colors)
+        donor = Donor(
+            name=name, network=imported(one.network), mean=one.mean, std=one.std, colors=one.colors
+        )
         places.append(places_of(donor))
         rows.append(representations(donor, places[-1].tensors, list(train.pixels)))
         click.echo(f"{name}: {len(places[-1].tensors) - 2} places inside")
@@ -283,6 +288,13 @@ def seen_of(data_dir: Path, folder: str, names: Sequence[str], images: int, test
     test = some_images(data_dir / folder / last, tested)
     choosing = some_images(data_dir / folder / "train.npz", 2 * images)  # begins with the former
     return Seen(places, rows, cka_matrix(every), train, choosing, test)
+
+
+def imported(network: Network) -> Network:
+    """A network as importing it makes it: normalization folded, in our opset."""
+    with TemporaryDirectory() as folder:
+        onnx.save(model_from_network(network), place := Path(folder) / "network.onnx")
+        return load_foreign(place)
 
 
 def some_images(file: Path, count: int) -> Images:

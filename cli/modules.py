@@ -104,6 +104,8 @@ def show_modules(name: str, device: str, as_json: bool) -> None:
 
 def _choice(chosen: str, figures: dict[str, float]) -> str:
     """What was chosen, and the validation accuracy of everything there was to choose from."""
+    if not figures:
+        return chosen
     reached = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     return f"{chosen} (validation accuracy: {reached})"
 

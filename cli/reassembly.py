@@ -120,9 +120,11 @@ def _facts(made: Reassembly, budget: Budget) -> Iterator[Fact]:
     certificate, chosen = result.certificate, result.chosen
     assert chosen is not None
     limits = f"; limited by {', '.join(certificate.binding)}" if certificate.binding else ""
+    is_first = chosen.accuracy >= max(one.judged for one in made.candidates)
+    how = "right most often" if is_first else "the best whole network, no mixed one surely better,"
     yield (
         "choice",
-        f"right most often of {chosen.candidates} that were built, on {chosen.accuracy:.1%} of "
+        f"{how} of {chosen.candidates} that were built, on {chosen.accuracy:.1%} of "
         f"{chosen.images} images that they were not fitted to; worth {certificate.objective:.3f}, "
         f"and by the costs of blocks no way is worth more than {certificate.bound:.3f} "
         f"({certificate.method}){limits}",

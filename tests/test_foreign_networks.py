@@ -173,11 +173,12 @@ def test_an_imported_network_is_a_library_like_any_other(
     words = ["--task", "cls", "--library", "resnet8", "--device", "jetson"]
     shown = run("plan", *words, "--json")
     assert shown.exit_code == 0, shown.stderr
-    points = json.loads(shown.stdout)["points"]
-    assert points[0]["mparams"] < 0.5 * points[-1]["mparams"]
+    assert json.loads(shown.stdout)["points"]
     built = run("build", *words, "--sparsity", "0.5", "--out", "made", "--json")
     assert built.exit_code == 0, built.stderr
-    assert json.loads(built.stdout)["plan"]["sparsity"] >= 0.5
+    made = json.loads(built.stdout)
+    assert made["plan"]["sparsity"] >= 0.5
+    assert made["estimate"]["mparams"] < 0.05  # of 0.077
     assert api.verify(Path("made"))
     assert run("modules", "show", "resnet8", "--device", "jetson").exit_code == 0
     unknown = run("modules", "publish", "resnet9", "--data", str(photos))

@@ -28,6 +28,11 @@ from .network import (
 )
 from .normalization import norms_as_convolutions
 
+_REDUCING = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
+_NEWER: dict[str, dict[str, int | None]] = {  # attributes and their defaults; None for any value
+    "Split": {"num_outputs": None}, "Cast": {"saturate": 1},
+    **{op: {"noop_with_empty_axes": 0} for op in _REDUCING},
+}  # fmt: skip
 _HELD = "held"  # domain of nodes that the converter must not see
 
 
@@ -47,9 +52,21 @@ def load_foreign(path: Path, *, size: int | None = None) -> Network:
     _close_shapes_(model, size)
     folded = folded_model(_converted(folded_model(model), path))  # converting leaves constants
     network = network_from_model(_with_shapes(folded, path))
+    _check_size(network, path, size)
     if not network.nodes or not network.inputs:
         raise DataError(f"{path} computes nothing from an image.")
     return _renamed_weights(norms_as_convolutions(_without_identities(network)))
+
+
+def _check_size(network: Network, path: Path, size: int | None) -> None:
+    """Raise where a file says another size than was asked for."""
+    sides = {side for shape in network.inputs.values() for side in shape[2:]}
+    if size is not None and sides and sides != {size}:
+        said = "x".join(map(str, next(iter(network.inputs.values()))[2:]))
+        raise DataError(
+            f"{path} reads images of {said} px and no others.",
+            hints=["leave --imgsz out: it is for files that leave the size open"],
+        )
 
 
 def _name_domains_(model: onnx.ModelProto, path: Path) -> None:
@@ -114,17 +131,20 @@ def _converted(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _spell_as_before_18_(model: onnx.ModelProto) -> None:
-    """Split and Pad as opset 17 has them, kept from the converter, which knows no way back."""
+    """Attributes that opset 17 has not are left out where they say what it does anyway.
+
+    Split and Pad are spelled as opset 17 has them, and kept from the converter, which knows no way
+    back.
+    """
     inferred = onnx.shape_inference.infer_shapes(model)
     values = (*inferred.graph.value_info, *inferred.graph.input)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for number, node in enumerate(model.graph.node):
-        if node.op_type == "Split":
-            kept = [item for item in node.attribute if item.name != "num_outputs"]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-        elif node.op_type == "Pad" and len(node.input) > 3 and node.input[3]:
+        _leave_out_newer_(node)
+        if node.op_type not in ("Split", "Pad"):
+            continue
+        if node.op_type == "Pad" and len(node.input) > 3 and node.input[3]:
             pads, axes = (constants.get(node.input[position]) for position in (1, 3))
             rank = ranks.get(node.input[0])
             if pads is None or axes is None or rank is None:
@@ -136,10 +156,19 @@ def _spell_as_before_18_(model: onnx.ModelProto) -> None:
             model.graph.initializer.append(numpy_helper.from_array(whole, name))
             node.input[1] = name
             del node.input[3:]
-        elif node.op_type != "Pad":
-            continue
         node.domain = _HELD
     model.opset_import.append(helper.make_opsetid(_HELD, 1))
+
+
+def _leave_out_newer_(node: onnx.NodeProto) -> None:
+    """Drop the attributes of a node that say what its older self does anyway."""
+    newer = _NEWER.get(node.op_type, {})
+    kept = [
+        item for item in node.attribute
+        if item.name not in newer or newer[item.name] not in (None, item.i)
+    ]  # fmt: skip
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _pads_of_all_axes(pads: Array, axes: Array, rank: int) -> Array:

@@ -59,9 +59,19 @@ class Donor:
             raise DataError(f"'{self.name}' reads images of {shapes[0][2:]}: not square.")
         if self.head is not None:
             self.head.check(self.network, len(self.labels))
+        elif self.labels:
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        """One per output of a classifier; what other outputs mean only a card says."""
         outputs = list(self.network.outputs.values())
-        is_classifier = len(outputs) == 1 and len(outputs[0]) == 2
-        if self.labels and is_classifier and outputs[0][1] != len(self.labels):
+        if len(outputs) != 1 or len(outputs[0]) < 2 or max(outputs[0][2:], default=1) > 1:
+            raise DataError(
+                f"'{self.name}' gives {', '.join(map(str, outputs))}: no row of classes.",
+                hints=["import a detector with a card that has a [head]: docs/disassembly.md",
+                       "export a classifier so that it ends in its logits"],
+            )  # fmt: skip
+        if outputs[0][1] != len(self.labels):
             raise DataError(
                 f"'{self.name}' has {outputs[0][1]} outputs and {len(self.labels)} labels."
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import helper
@@ -11,6 +11,7 @@ from ..graph.network import Array, Network
 from .threads import small_matrices
 
 STRENGTHS = np.logspace(-4, 2, 13)  # as shares of the mean variance of a feature
+SHARPER = np.logspace(0, 2, 17)  # factors on logits that were fitted to -1 and 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,6 +67,34 @@ def _fitted(features: Array, labels: Array, classes: int) -> LinearHead:
         weight=slope.T.astype(np.float32), bias=(mean - center @ slope).astype(np.float32),
         left_out=best,
     )  # fmt: skip
+
+
+def sharpened(logits: Array, labels: Array) -> tuple[Array, float]:
+    """Probabilities of a classifier fitted to -1 and 1, whose logits are far too close together.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+
+    Returns:
+        Probabilities (N, K), and the factor on the logits that makes the labels likeliest.
+    """
+    best, found, factor = -np.inf, logits, 1.0
+    for tried in SHARPER:
+        scaled = logits * tried
+        scaled = scaled - scaled.max(1, keepdims=True)
+        logs = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
+        likely = float(logs[np.arange(len(labels)), labels].mean())
+        if likely > best:
+            best, found, factor = likely, np.exp(logs), float(tried)
+    return np.asarray(found), factor
+
+
+def scaled(head: LinearHead, factor: float) -> LinearHead:
+    """The same classifier with its logits multiplied."""
+    return replace(
+        head, weight=head.weight * np.float32(factor), bias=head.bias * np.float32(factor)
+    )
 
 
 def empty_head(features: int, classes: int) -> LinearHead:

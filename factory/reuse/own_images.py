@@ -120,18 +120,18 @@ def read_two_parts(
         most: Images to fit stitches to, at most, and as many to choose on; four of every class at
             least.
         kind: "cls", or "det": of images with boxes of several classes the rarest one counts.
-        least: Classes that there must be.
+        least: Classes that must be named, if any are.
         seed: Of the division.
 
     Raises:
         DataError: A class has too few images, or see :func:`read_labelled`.
+        UsageError: Fewer classes are named.
         UnknownNameError: The folder has no class of a name.
     """
+    _check_enough(classes, least)
     made = _two_parts(folder, sizes, classes, most=most, kind=kind, seed=seed)
     every = next(iter(made.training.values()))
-    _check_counts(
-        folder, made.classes, least, (every.subset(made.fitted), every.subset(made.judging))
-    )
+    _check_counts(folder, made.classes, (every.subset(made.fitted), every.subset(made.judging)))
     return made
 
 
@@ -258,6 +258,14 @@ def balanced_order(labels: Array, seed: int) -> Array:
     return np.argsort(turns(labels, seed), kind="stable")
 
 
+def _check_enough(classes: Sequence[str], least: int) -> None:
+    if classes and len(classes) < least:
+        raise UsageError(
+            f"{least} classes or more must be named, got {', '.join(classes)}: a network of one "
+            "class would always be right."
+        )
+
+
 def _positions(found: Labelled, classes: Sequence[str]) -> tuple[int, ...]:
     twice = sorted({name for name in classes if list(classes).count(name) > 1})
     if twice:
@@ -274,9 +282,7 @@ def _of_classes(found: Labelled, wanted: Sequence[int]) -> dict[int, Images]:
     return {size: task_images(images, wanted) for size, images in found.images.items()}
 
 
-def _check_counts(folder: Path, names: Sequence[str], least: int, parts: Sequence[Images]) -> None:
-    if len(names) < least:
-        raise DataError(f"{folder} must show at least {least} classes, it shows {len(names)}.")
+def _check_counts(folder: Path, names: Sequence[str], parts: Sequence[Images]) -> None:
     counts = np.min([images.shown(len(names)) for images in parts], 0)
     if counts.min() < LEAST_EACH:
         raise DataError(

@@ -113,9 +113,9 @@ class Pool:
             to or from vectors.
         stages: Values and costs for the search; budgets "mparams", "mmacs", "memory_mib" and,
             where somebody measured it, "latency_ms". Normalization of the image and the classifier
-            are counted with the blocks that they belong to, a call with the first one. Memory is
-            exact for whole donors; for other ways it is an upper bound, since runtimes reuse room
-            across borders.
+            are counted with the blocks that they belong to, a call with the first one. Memory and
+            latency of whole donors are their own, where that is less; of other ways memory is an
+            upper bound, since runtimes reuse room across borders, and latency a sum.
     """
 
     places: tuple[Places, ...]
@@ -169,17 +169,17 @@ def pool_of(
         name: np.array([[cost(block) for block in row] for row in whole])
         for name, cost in {**measures, **_PEAKS}.items()
     }
-    memory = [
-        _activations_mib(part) + _weights_mib(part)
-        for part in (chained("whole", [row[d] for row in whole]) for d in range(len(places)))
-    ]
-    if "latency_ms" in own:
+    donors = [chained("whole", [row[d] for row in whole]) for d in range(len(places))]
+    known = {"memory_mib": np.array([_activations_mib(d) + _weights_mib(d) for d in donors])}
+    if latency_ms is not None:
         own["latency_ms"][0] += call_ms
+        alone = call_ms + np.array([latency_ms(donor) for donor in donors])
+        known["latency_ms"] = np.minimum(alone, own["latency_ms"].sum(0))
     return Pool(
         places=tuple(places), blocks=blocks, stitches=stitches,
         stages=Stages(
             value=_values(blocks, seen, labels), joint_value=joint_value,
-            whole={"memory_mib": np.array(memory)},
+            whole=known,
             costs={name: own[name] for name in measures},
             joint_costs={name: joints[name] for name in measures},
             peaks={"memory_mib": own[_PEAK]}, joint_peaks={"memory_mib": joints[_PEAK]},

@@ -17,10 +17,12 @@ from ..graph.postprocess import with_probabilities
 from ..graph.segments import chained, inside
 from .donor import Donor
 from .features import CELLS, cell_means, drawn_cells
-from .head import LinearHead, fit_linear_head, head_network
+from .head import LinearHead, fit_linear_head, head_network, scaled, sharpened
 from .pool import Pool, Report, Rows, between
 from .search import Way
 from .stitch import fit_stitch
+
+SURE = 1.645  # standard errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,8 +33,10 @@ class Reassembled:
         way: Its blocks.
         parts: Blocks and stitches in a row, the classifier last.
         head: The classifier.
-        judged: Accuracy on images that neither stitches nor classifier were fitted to, in [0, 1];
-            None where there were none. It ranks ways.
+        right: Whether it is right on each image that neither stitches nor classifier were fitted
+            to, (J,); none where there were none.
+        sharper: Factor on the logits that makes the labels of these images likeliest; 1 where
+            there were none.
         r2: Per stage but the first how much its stitch explains of what the next block was made
             for; None where both blocks are of one donor.
     """
@@ -40,8 +44,14 @@ class Reassembled:
     way: Way
     parts: tuple[Network, ...]
     head: LinearHead
-    judged: float | None
+    right: Array
+    sharper: float
     r2: tuple[float | None, ...]
+
+    @property
+    def judged(self) -> float | None:
+        """Accuracy on the images of ``right``, in [0, 1]; None without any. It ranks ways."""
+        return float(self.right.mean()) if len(self.right) else None
 
     @property
     def network(self) -> Network:
@@ -146,7 +156,7 @@ def answering(network: Network, donor: Donor) -> Network:
 
 
 def with_head_of(made: Reassembled, donor: Donor, images: Images) -> Reassembled:
-    """The network with a classifier that is fitted to other images.
+    """The network with a classifier that is fitted to other images, and as sharp as it should be.
 
     Args:
         made: The network.
@@ -156,8 +166,18 @@ def with_head_of(made: Reassembled, donor: Donor, images: Images) -> Reassembled
     body = made.parts[:-1]
     found = answers(chained("body", body), donor, list(images.pixels))
     head = fit_linear_head(found, images.labels, int(images.labels.max()) + 1)
+    head = scaled(head, made.sharper)
     last = head_network(head, next(iter(body[-1].outputs.values())))
     return replace(made, parts=(*body, last), head=head)
+
+
+def is_surely_better(one: Reassembled, other: Reassembled) -> bool:
+    """Whether a network is right on more of the images that judge, by more than chance explains.
+
+    One-sided at 95 %, by the normal approximation of the paired difference.
+    """
+    gap = one.right.astype(float) - other.right
+    return bool(gap.mean() > SURE * gap.std() / np.sqrt(len(gap)))
 
 
 def _run(
@@ -175,11 +195,12 @@ def _finished(way: Way, body: _Begun, labels: Array, fitted: int) -> Reassembled
     """A classifier for the beginning that is all, fitted to the first images, judged by others."""
     features = np.stack([_means(made[0]) for made in body.made])
     head = fit_linear_head(features[:fitted], labels[:fitted], int(labels.max()) + 1)
-    right = (features[fitted:] @ head.weight.T + head.bias).argmax(1) == labels[fitted:]
+    logits, wanted = features[fitted:] @ head.weight.T + head.bias, labels[fitted:]
     last = head_network(head, next(iter(body.parts[-1].outputs.values())))
     return Reassembled(
         way=way, parts=(*body.parts, last), head=head, r2=body.r2,
-        judged=float(right.mean()) if len(right) else None,
+        right=logits.argmax(1) == wanted,
+        sharper=sharpened(logits, wanted)[1] if len(wanted) else 1.0,
     )  # fmt: skip
 
 

@@ -296,8 +296,9 @@ def best_normalization(means: Mapping[str, float]) -> str:
 
 
 def accuracy_table(
-    library: ModuleLibrary, data: DataSet, pairs_wanted: int, report: Report
-) -> dict[str, Any]:
+    library: ModuleLibrary, data: DataSet, pairs_wanted: int, report: Report,
+    latency_share: Callable[[float], float] = float,
+) -> dict[str, Any]:  # fmt: skip
     """Measure pairs of plan and accuracy, a quarter random, the others optimized, and fit.
 
     The estimate is fitted on the optimized ones, since those are what is built; plans of the same
@@ -308,6 +309,8 @@ def accuracy_table(
         data: Images of its input size.
         pairs_wanted: How many pairs, at least 27.
         report: Called with ("accuracy pairs at .. px", done, total).
+        latency_share: Of the full network's latency, that of an optimized plan, from a number
+            drawn evenly in [0, 1).
     """
     per_class = _full_accuracies(library, data)
     rng = np.random.default_rng(3)
@@ -318,7 +321,7 @@ def accuracy_table(
         task = random_task(library, rng)
         is_optimized = number % RANDOM_EVERY > 0
         if is_optimized:
-            plan = optimized_plan(library, task, float(rng.random()))
+            plan = optimized_plan(library, task, latency_share(float(rng.random())))
         else:
             widths = sample_widths(full, empty, rng)
             counts = {s.name: w for s, w in zip(blocks, widths, strict=True)}

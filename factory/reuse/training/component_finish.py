@@ -24,13 +24,13 @@ from ...linker import TOLERANCE, proof_inputs
 from ...schema import Parity
 from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
 from ..disassembly.kinds import Classification, Detection, Judgement, Kind
+from .steps import scaled_steps
 from .torch_graph import TorchGraph
 
 BATCH = 64
 STEPS = 8  # of a pass, at least, where there are few images
 AT_ONCE = 64 * 96 * 96  # pixels of images whose activations are held
 RATE, CLIP = 1e-3, 1.0
-USUAL = 0.05  # root mean square of a kernel's weights
 TEMPERATURE = 2.0
 Report = Callable[[str, int, int], None]
 
@@ -107,14 +107,13 @@ def train_(
     side = images.pixels.shape[1]
     batch = max(1, min(BATCH, -(-len(images) // STEPS), round(AT_ONCE / side**2)))
     steps = epochs * max(1, len(images) // batch)
-    scales = [_scale(parameter) for parameter in graph.parameter_list]
-    optimizer = torch.optim.Adam([{"params": [each]} for each in graph.parameter_list], lr=RATE)
+    optimizer = torch.optim.Adam(scaled_steps(graph.parameter_list), lr=RATE)
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for step in range(steps):
         rate = RATE * min(1.0, 20 * step / steps + 0.05) * 0.5 * (1 + np.cos(np.pi * step / steps))
-        for group, scale in zip(optimizer.param_groups, scales, strict=True):
-            group["lr"] = scale * rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
         if len(order) < batch:
             order = rng.permutation(len(images))
         mine, order = order[:batch], order[batch:]
@@ -128,13 +127,6 @@ def train_(
         torch.nn.utils.clip_grad_norm_(graph.parameter_list, CLIP)
         optimizer.step()
         report("finishing", step + 1, steps)
-
-
-def _scale(parameter: Tensor) -> float:
-    """Adam moves weights by the same whatever their size is; small kernels must move by less."""
-    if parameter.ndim < 2:
-        return 1.0
-    return min(1.0, float(parameter.detach().square().mean().sqrt()) / USUAL)
 
 
 def _loss(kind: Kind, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> Tensor:

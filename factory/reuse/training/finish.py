@@ -25,7 +25,9 @@ from ...linker import TOLERANCE, proof_inputs
 from ...schema import Parity
 from ...supernet.augment import augment_cls, random_views, tensor_from_pixels
 from ..donor import Donor
+from ..head import sharpened
 from ..reassembly import Reassembled, answers, with_head_of
+from .steps import scaled_steps
 from .torch_graph import OPS, TorchGraph
 
 BATCH = 64
@@ -33,7 +35,6 @@ AT_ONCE = 64 * 96 * 96  # pixels of images whose activations are held
 NEW_SHARE = 0.25  # of the steps in which only what is new is trained
 RATE, OLD_RATE = 2e-3, 5e-4  # of Adam; for weights that donors trained, at their best
 CLIP = 1.0
-TEMPERATURES = np.logspace(0, 2, 17)
 Report = Callable[[str, int, int], None]
 
 
@@ -50,27 +51,6 @@ class Lessons:
     images: Images
     teacher: Array
     is_taught: Array
-
-
-def sharpened(logits: Array, labels: Array) -> tuple[Array, float]:
-    """Probabilities of a classifier fitted to -1 and 1, whose logits are far too close together.
-
-    Args:
-        logits: (N, K).
-        labels: (N,).
-
-    Returns:
-        Probabilities (N, K), and the factor on the logits that makes the labels likeliest.
-    """
-    best, found, factor = -np.inf, logits, 1.0
-    for tried in TEMPERATURES:
-        scaled = logits * tried
-        scaled = scaled - scaled.max(1, keepdims=True)
-        logs = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
-        likely = float(logs[np.arange(len(labels)), labels].mean())
-        if likely > best:
-            best, found, factor = likely, np.exp(logs), float(tried)
-    return np.asarray(found), factor
 
 
 def lessons(images: Images, student: Array, donors: list[Array]) -> Lessons:
@@ -176,11 +156,14 @@ def finish(
     count = len(learned.images)
     batch_size = min(BATCH, count)
     steps = epochs * (count // batch_size)
-    optimizer = torch.optim.Adam([{"params": fresh, "lr": RATE}, {"params": old, "lr": 0.0}])
+    fresh_steps, old_steps = scaled_steps(fresh), scaled_steps(old)
+    optimizer = torch.optim.Adam([*fresh_steps, *old_steps])
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = _rates(step / steps)
+        for rate, groups in zip(_rates(step / steps), (fresh_steps, old_steps), strict=True):
+            for group in groups:
+                group["lr"] = rate * group["scale"]
         for parameter in old:
             parameter.requires_grad_(step >= NEW_SHARE * steps)
         if len(order) < batch_size:

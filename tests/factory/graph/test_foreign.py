@@ -105,6 +105,14 @@ SPELLINGS = {
     "mean over named axes": (18, [
         constant("axes", [2, 3], np.int64), helper.make_node("ReduceMean", ["x", "axes"], ["y"]),
     ]),
+    "mean that says its default": (18, [
+        constant("axes", [2, 3], np.int64),
+        helper.make_node("ReduceMean", ["x", "axes"], ["y"], keepdims=0, noop_with_empty_axes=0),
+    ]),
+    "cast that says its default": (19, [
+        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.INT32, saturate=1),
+        helper.make_node("Cast", ["a"], ["y"], to=TensorProto.FLOAT, saturate=1),
+    ]),
     "old slice": (9, [helper.make_node("Slice", ["x"], ["y"], axes=[1], starts=[1], ends=[3])]),
     "old pad": (9, [helper.make_node("Pad", ["x"], ["y"], pads=[0, 1, 0, 0, 0, 0, 1, 0])]),
     "old squeeze": (11, [
@@ -149,6 +157,13 @@ def test_an_open_size_is_asked_for(tmp_path):
         load_foreign(path)
     assert "--imgsz" in caught.value.hints[0]
     assert load_foreign(path, size=16).inputs == {"images": (1, 3, 16, 16)}
+
+
+def test_a_size_that_the_file_does_not_leave_open_is_refused(tmp_path):
+    path = written(tmp_path, 17, size=8)
+    assert load_foreign(path, size=8).inputs == {"images": (1, 3, 8, 8)}
+    with pytest.raises(DataError, match="reads images of 8x8 px and no others"):
+        load_foreign(path, size=16)
 
 
 def test_an_input_that_is_no_float32_is_refused(tmp_path):

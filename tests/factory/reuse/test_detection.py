@@ -270,7 +270,10 @@ def test_a_head_must_fit_the_network():
     with pytest.raises(DataError, match="1x1 convolution"):
         detector_network(_wrapped(donor), [0, 1], images(2))
     with pytest.raises(DataError, match="no detector"):
-        detector_network(replace(donor, head=None), [0, 1], [])
+        detector_network(replace(donor, head=None, labels=()), [0, 1], [])
+    with pytest.raises(DataError, match="no row of classes") as caught:
+        replace(donor, head=None)
+    assert "[head]" in caught.value.hints[0]
 
 
 def _wrapped(donor: Donor) -> Donor:

@@ -55,7 +55,7 @@ def made_of(one: Donor, some: Images | None = None) -> Reassembled:
         head = fit_linear_head(features, some.labels, CLASSES)
     parts = (one.network, head_network(head, shape))
     way = Way(blocks=(0,), value=0.0, costs={})
-    return Reassembled(way=way, parts=parts, head=head, judged=None, r2=())
+    return Reassembled(way=way, parts=parts, head=head, right=np.zeros(0, bool), sharper=1.0, r2=())
 
 
 def test_sharpened_probabilities_make_the_labels_likeliest():

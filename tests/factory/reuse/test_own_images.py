@@ -71,7 +71,7 @@ def test_what_is_too_little_is_refused(tmp_path):
     folder = write_images(tmp_path / "all", {"a": 40, "b": 3, "c": 40})
     with pytest.raises(DataError, match="images of 'b' to fit to"):
         read_two_parts(folder, [16], (), most=100)
-    with pytest.raises(DataError, match="at least 2 classes"):
+    with pytest.raises(UsageError, match="2 classes or more must be named, got a"):
         read_two_parts(folder, [16], ("a",), most=100)
     with pytest.raises(UnknownNameError, match="No class named 'd'"):
         read_two_parts(folder, [16], ("a", "d"), most=100)

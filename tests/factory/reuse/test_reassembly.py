@@ -19,11 +19,18 @@ from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import tensor_shapes
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import representations
-from nnfactory.factory.reuse.head import fit_linear_head
+from nnfactory.factory.reuse.head import fit_linear_head, sharpened
 from nnfactory.factory.reuse.joint_partition import partition
 from nnfactory.factory.reuse.pool import Pool, chains_of, places_of, pool_of
 from nnfactory.factory.reuse.proof import prove
-from nnfactory.factory.reuse.reassembly import Reassembled, answering, answers, reassembled
+from nnfactory.factory.reuse.reassembly import (
+    Reassembled,
+    answering,
+    answers,
+    is_surely_better,
+    reassembled,
+    with_head_of,
+)
 from nnfactory.factory.reuse.search import best_ways
 from nnfactory.factory.reuse.similarity import cka_matrix
 from nnfactory.factory.units import MIB
@@ -139,6 +146,35 @@ def test_images_that_nothing_was_fitted_to_judge(made):
     donor = made.pool.places[0].donor
     right = answers(found.network, donor, list(pixels)).argmax(1) == labels
     assert found.judged == pytest.approx(right.mean())
+    assert found.right.tolist() == right.tolist()
+
+
+def test_a_classifier_is_as_sharp_as_it_is_right(made):
+    """Where images judge, the one that is fitted to all of them has logits of that size."""
+    (alone,), donor = built(made, (0, 0, 0)), made.pool.places[0].donor
+    sharp = dataclasses.replace(alone, sharper=20.0)
+    one, other = (with_head_of(each, donor, made.images) for each in (alone, sharp))
+    pixels = list(made.images.pixels)
+    plain, sharper = (answers(each.network, donor, pixels) for each in (one, other))
+    np.testing.assert_allclose(sharper, 20 * plain, rtol=1e-4, atol=1e-4)
+    labels = made.images.labels
+    assert sharpened(plain, labels)[1] > 3  # fitted to -1 and 1, and nearly always right
+    assert sharpened(sharper, labels)[1] < sharpened(plain, labels)[1]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "is_sure"), [(0, 0, False), (1, 0, False), (9, 0, True), (20, 14, False)]
+)
+def test_one_network_is_surely_better_if_chance_hardly_explains_it(made, gained, lost, is_sure):
+    (found,) = built(made, (0, 1, 1))
+    other = np.zeros(100, bool)
+    other[:50] = True
+    mine = other.copy()
+    mine[50 : 50 + gained] = True
+    mine[:lost] = False
+    one, two = (dataclasses.replace(found, right=each) for each in (mine, other))
+    assert is_surely_better(one, two) == is_sure
+    assert not is_surely_better(two, one)
 
 
 def test_the_whole_network_answers_as_its_parts_do(made):
