@@ -83,24 +83,12 @@ def infeasible(
 ) -> BudgetError:
     """Why no way keeps the limits, and what is the least of each within the others."""
     asked = " and ".join(f"{_OPTIONS[n][0]} <= {v:.4g} {_OPTIONS[n][1]}" for n, v in limits.items())
-    reachable = {
-        name: least_cost(
-            stages, name, {key: limit for key, limit in limits.items() if key != name},
-            most_donors=most_donors,
-        )
-        for name in limits
-    }  # fmt: skip
-    for name in limits:
-        others = {key: limit for key, limit in limits.items() if key != name}
-        costs = [way.costs[name] for way in whole_donors(stages, others)]
-        reachable[name] = min(
-            [least for least in (*costs, reachable[name]) if least is not None], default=None
-        )
-    known = {
-        name: least
-        for name, least in reachable.items()
-        if least is not None and least > limits[name]
-    }
+    known = {}
+    for name, limit in limits.items():
+        others = {key: other for key, other in limits.items() if key != name}
+        least = _least(stages, name, others, most_donors)
+        if least is not None and least > limit:
+            known[name] = least
     if known:
         said = (f"{_OPTIONS[n][0]} {least:.4g} {_OPTIONS[n][1]}" for n, least in known.items())
         text = f"The least within the others: {', '.join(said)}."
@@ -109,9 +97,23 @@ def infeasible(
             for n, v in known.items()
         ]
     else:
-        text = "Loosening one of them is not enough."
+        alone = {name: _least(stages, name, {}, most_donors) for name in limits}
+        known = {name: least for name, least in alone.items() if least is not None}
+        said = (f"{_OPTIONS[n][0]} {least:.4g} {_OPTIONS[n][1]}" for n, least in known.items())
+        text = f"Loosening one of them is not enough; alone, the least is {', '.join(said)}."
         hints = ["loosen several limits, or import a smaller network"]
     return BudgetError(
         f"No way through these networks keeps {asked}. {text}", hints=hints,
         details={"reachable": {_OPTIONS[name][0]: least for name, least in known.items()}},
     )  # fmt: skip
+
+
+def _least(
+    stages: Stages, name: str, limits: Mapping[str, float], most_donors: int | None
+) -> float | None:
+    """The least of a cost within limits of others, of ways and of whole donors."""
+    found = [
+        least_cost(stages, name, limits, most_donors=most_donors),
+        *(way.costs[name] for way in whole_donors(stages, limits)),
+    ]
+    return min((least for least in found if least is not None), default=None)

@@ -70,7 +70,11 @@ def test_what_is_infeasible_names_the_least_and_how_to_ask_for_it():
     assert list(error.hints) == [f"--params {least * 1.01:.4g}M"]
     assert ways_within(pool, {"mparams": least * 1.01})
     both = infeasible(pool, {"mparams": 0.5, "latency_ms": 0.5})
-    assert "Loosening one of them is not enough" in str(both)
+    assert "Loosening one of them is not enough; alone, the least is params" in str(both)
+    fastest = min(way.costs["latency_ms"] for way in best_ways(pool, {}, 64))
+    assert both.details["reachable"] == {
+        "params": pytest.approx(least), "latency": pytest.approx(fastest)
+    }  # fmt: skip
 
 
 def test_a_whole_donor_costs_what_it_is_known_to_and_not_the_sum():
