@@ -187,10 +187,17 @@ def _classes(parts: Sequence[_Part]) -> tuple[str, ...]:
     """Of all parts in turn.
 
     Raises:
-        UsageError: There are too few parts, or a class is in two.
+        UsageError: There are too few parts, a class is in two, or one is what a part rejects.
     """
+    from ..factory.reuse.rejection import NONE
+
     if len(parts) < 2:
         raise UsageError("Combining takes two classifiers at least.")
+    if any(NONE in part.classes for part in parts):
+        raise UsageError(
+            f"The class {NONE!r} of one part would be classes of another one.",
+            hints=["disassemble it without --reject"],
+        )
     classes = tuple(name for part in parts for name in part.classes)
     twice = sorted({name for name in classes if classes.count(name) > 1})
     if twice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ SPARE = 0.98  # of a limit is asked for, where a second measurement differs
 ASKED = {"latency_ms": SPARE}
 LIMITS = ("latency_ms", "mparams", "mmacs", "memory_mib")
 LOOKS = 8  # at plans, each corrected by what the last one cost
+ENOUGH, NEAR = 0.95, 1.02  # of a limit is used; limits that are as good as equal
 MORE = 1.03  # of the least that was seen is what a hint asks for
 
 
@@ -145,24 +147,30 @@ class _Look:
         from ..factory.reuse.disassembly.component import plan_within
 
         case, losses = self.case, self.case.values[values]
-        aim = {key: limit * ASKED.get(key, 1.0) / self.wrong.get(key, 1.0)
-               for key, limit in self.limits.items()}  # fmt: skip
-        for look in range(1, LOOKS + 1):
+        best, low, high, factor = None, 0.0, math.inf, 1.0  # factors that did and did not do
+        for _ in range(LOOKS):
+            aim = {key: factor * limit * ASKED.get(key, 1.0) / self.wrong.get(key, 1.0)
+                   for key, limit in self.limits.items()}  # fmt: skip
             try:
                 plan = plan_within(case.anatomy, values, losses, case.costs, aim)
             except BudgetError:  # by the tables, which are not exact
                 break
-            over = self.over(plan)
-            if not over:
-                return plan
-            for key, cost in over.items():  # by more and more: latency falls in steps
-                aim[key] *= SPARE**look * self.limits[key] / cost
-        return self._smallest(values)
+            used = self.used(plan)
+            if used <= 1:
+                best, low = plan, factor
+            else:
+                high = factor
+            if not self.limits or ENOUGH <= used <= 1 or high < NEAR * low:
+                break
+            factor *= SPARE / used
+            if not low < factor < high:
+                factor = (low + min(high, 2 * low)) / 2
+        return best or self._smallest(values)
 
-    def over(self, plan: component.Plan) -> dict[str, float]:
-        """What a plan costs more than it may, by kind."""
-        found = {key: self.cost(key, plan) for key in self.limits}
-        return {k: cost for k, cost in found.items() if cost > self.limits[k] * (1 + 1e-9)}
+    def used(self, plan: component.Plan) -> float:
+        """The greatest share of a limit that a plan costs."""
+        shares = [self.cost(key, plan) / limit for key, limit in self.limits.items()]
+        return max(shares, default=0.0) / (1 + 1e-9)
 
     def cost(self, key: str, plan: component.Plan) -> float:
         """What a plan costs: measured, estimated or counted."""
@@ -172,7 +180,7 @@ class _Look:
     def _smallest(self, values: str) -> component.Plan | None:
         for key in self.limits:
             plan = self.case.smallest(values, key)
-            if not self.over(plan):
+            if self.used(plan) <= 1:
                 return plan
         return None
 

@@ -86,17 +86,16 @@ def disassemble(
         predictor_for(profile.name)  # raises before the work where nothing is known
     with watch.phase("open"):
         donor = open_donor(model) if isinstance(model, str | Path) else model
-        donor.outputs_of((*wish.classes, *wish.forget))
     check_classes(wish, donor)
     if wish.epochs:
         from ..factory.reuse.training.finish import check_trainable
 
         check_trainable([donor])
     if out_dir is not None:
-        check_place(out_dir, "", overwrite=overwrite or (out_dir / "manifest.json").is_file())
+        check_place(out_dir, "", overwrite=overwrite)  # which plan it will be is not known yet
     with watch.phase("data"):
         case = open_case(donor, data, wish.classes, images, reject=wish.reject, forget=wish.forget)
-    made = _made(case, profile, wish, watch, report)
+    made = _calibrated(case, _made(case, profile, wish, watch, report))
     return _written(case, made, profile, watch, out_dir, overwrite=overwrite, command=command)
 
 
@@ -191,6 +190,17 @@ def _trained(
     return replace(
         made, found=found, measurement=measurement, parity=(*made.parity, done.parity), taught=view
     )
+
+
+def _calibrated(case: Case, made: _Made) -> _Made:
+    """The component with probabilities that fit the images which judge; a detector as it is."""
+    from ..factory.reuse.disassembly.calibration import calibrated
+
+    if case.donor.head is not None:
+        return made
+    component = made.found.made
+    network = calibrated(component.network, case.judging)
+    return replace(made, found=replace(made.found, made=replace(component, network=network)))
 
 
 def _written(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..factory.errors import UsageError
+from ..factory.errors import DataError, UnknownNameError, UsageError
 from ..factory.schema import Budget
 from .request import need_torch
 
@@ -52,6 +52,14 @@ def check_wish(wish: Wish) -> None:
 
 def check_classes(wish: Wish, donor: Donor) -> None:
     """Raise unless there is something to tell apart: a detector also tells objects from nothing."""
+    for name in (*wish.classes, *wish.forget):
+        try:
+            donor.outputs_of([name])
+        except DataError as error:
+            some = f"{', '.join(donor.labels[:5])}{' ..' if len(donor.labels) > 5 else ''}"
+            raise UnknownNameError.with_suggestion(
+                "class", name, donor.labels, listing=f"'{donor.name}' knows {some}"
+            ) from error
     is_open = wish.reject or donor.head is not None
     if not wish.classes and not wish.forget:
         raise UsageError("Name the classes of the component, or those to forget.")

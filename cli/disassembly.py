@@ -18,6 +18,8 @@ from .builds import budget_words, print_facts, print_next, raise_if_inconclusive
 from .foreign import Triple
 from .output import console, interval_text, print_json, progress
 
+LITTLE = 0.1  # of the inner channels
+
 if TYPE_CHECKING:
     from ..api import Disassembly
     from ..factory.schema import MeasuredChoice
@@ -165,6 +167,11 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {kept} of "
         f"{total} inner channels{branches}",
     )
+    if kept < LITTLE * total:
+        yield (
+            "",
+            "hardly anything is left of it; a little more budget keeps far more",
+        )
     yield from cost_facts(result, budget)
     how = "measured" if result.measurement else "estimated"
     yield "", f"the whole network {how} {made.whole_ms:.3f} ms"
@@ -220,4 +227,9 @@ def _print_classes(made: Disassembly) -> None:
         table.add_row(escape(view.name), f"{view.whole:.1%}", f"{view.component:.1%}", str(view.n))
     console().print()
     console().print(table)
+    from ..factory.reuse.rejection import NONE
+
+    task = made.result.plan.task
+    if NONE in task.classes or task.kind == "det":
+        console().print("The whole network's other classes count as one here, by a fitted row.")
     print_next(made.result)

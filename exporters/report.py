@@ -181,8 +181,8 @@ def _accuracy(manifest: Manifest) -> str:
     chosen = manifest["plan"].get("chosen")
     if chosen:
         lines.append(
-            f"\nThe best of {chosen['candidates']} networks, by their accuracy on "
-            f"{chosen['images']} other images of the same origin."
+            f"\nChosen from {chosen['candidates']} networks with {chosen['images']} other images "
+            "of the same origin."
         )
     if manifest["plan"]["normalization"] == "reestimated":
         lines.append("\nThe statistics of its normalization come from those images, too.")

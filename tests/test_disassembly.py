@@ -15,7 +15,7 @@ from pretrained import pretrained
 
 from nnfactory import api
 from nnfactory.factory.datasets import read_pack
-from nnfactory.factory.errors import BudgetError, DataError, UsageError
+from nnfactory.factory.errors import BudgetError, DataError, UnknownNameError, UsageError
 from nnfactory.factory.graph.network import model_from_network
 from nnfactory.factory.schema import Budget
 
@@ -118,7 +118,7 @@ def test_a_file_must_be_explained(photos: Path, run: Run):
         (["class 1"], {"forget": ["class 4"], "share": 0.5}, UsageError),
         ([], {"forget": ["class 1"], "budget": Budget(energy_mj=1)}, UsageError),
         (CLASSES, {"reject": True, "share": 0.5}, DataError),
-        (["class 1", "cat"], {"share": 0.5}, DataError),
+        (["class 1", "cat"], {"share": 0.5}, UnknownNameError),
         (CLASSES, {"budget": Budget(mmacs=0.001)}, BudgetError),
     ],
 )  # fmt: skip
@@ -212,6 +212,9 @@ def test_what_is_none_of_the_classes_can_be_a_class(more_photos: Path, run: Run)
     assert table["plan"]["task"]["classes"] == ["class 1", "class 4", "none of these"]
     assert [row["name"] for row in table["classes"]][-1] == "none of these"
     assert table["classes"][-1]["n"] == 6  # as many as of a class on average
+    refused = run("combine", "made", "made", "--data", more_photos, "-o", "both")
+    assert refused.exit_code == 2
+    assert "none of these" in refused.stderr
     alone = run(*words[:3], "class 1", *words[4:], "--reject", "--macs", "8M", "-o", "alone")
     assert alone.exit_code == 0, alone.output  # one class and everything else are two
     assert run("verify", "made").exit_code == 0

@@ -69,18 +69,19 @@ def _fitted(features: Array, labels: Array, classes: int) -> LinearHead:
     )  # fmt: skip
 
 
-def sharpened(logits: Array, labels: Array) -> tuple[Array, float]:
+def sharpened(logits: Array, labels: Array, factors: Array = SHARPER) -> tuple[Array, float]:
     """Probabilities of a classifier fitted to -1 and 1, whose logits are far too close together.
 
     Args:
         logits: (N, K).
         labels: (N,).
+        factors: That are tried.
 
     Returns:
         Probabilities (N, K), and the factor on the logits that makes the labels likeliest.
     """
     best, found, factor = -np.inf, logits, 1.0
-    for tried in SHARPER:
+    for tried in factors:
         scaled = logits * tried
         scaled = scaled - scaled.max(1, keepdims=True)
         logs = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))

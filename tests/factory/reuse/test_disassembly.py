@@ -20,6 +20,7 @@ from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import Array, Network, tensor_shapes
 from nnfactory.factory.graph.normalization import norms_as_convolutions
 from nnfactory.factory.reuse.disassembly import compensation, reconstruction
+from nnfactory.factory.reuse.disassembly.calibration import calibrated
 from nnfactory.factory.reuse.disassembly.choice import choose
 from nnfactory.factory.reuse.disassembly.component import Plan, plan_within, values_of
 from nnfactory.factory.reuse.disassembly.contributions import contributions
@@ -30,7 +31,7 @@ from nnfactory.factory.reuse.disassembly.forgetting import (
     losses_of_forgetting,
     readout,
 )
-from nnfactory.factory.reuse.disassembly.kinds import Classification
+from nnfactory.factory.reuse.disassembly.kinds import Classification, tensors_of
 from nnfactory.factory.reuse.disassembly.layer_inputs import positions
 from nnfactory.factory.reuse.disassembly.memory_costs import memory_costs
 from nnfactory.factory.reuse.disassembly.proof import prove_cut
@@ -640,3 +641,17 @@ def test_a_component_is_taught_by_the_whole_network_alone():
     assert again.divergence == pytest.approx(done.after.divergence)
     nothing = taught(found.network, found.network, KIND, shown, fresh, epochs=1)
     assert nothing.network is found.network  # nothing is nearer to it than itself
+
+
+def test_a_component_that_is_too_sure_becomes_less_so():
+    """Where labels have nothing to do with images, probabilities become even; answers stay."""
+    network, shown = plain(), pictures(60)
+    sure = {name: 20 * network.weights[name] for name in ("fc.w", "fc.b")}
+    network = replace(network, weights={**network.weights, **sure})
+    found = calibrated(network, shown)
+    before, after = (logits(each, tensors_of(shown)) for each in (network, found))
+    assert (before.argmax(1) == after.argmax(1)).all()
+    assert np.abs(after).max() <= 0.11 * np.abs(before).max()
+    right = replace(shown, labels=before.argmax(1))  # always right: as sure as factors reach
+    surer = logits(calibrated(network, right), tensors_of(shown))
+    assert np.abs(surer).max() >= np.abs(before).max()
