@@ -209,6 +209,7 @@ def _written(
 ) -> Disassembly:  # fmt: skip
     """The artifact, and what is to be said of it."""
     from ..exporters.bundle import check_place
+    from ..factory.reuse.rejection import NONE
     from .component_artifact import accuracies, certificate_of, plan_of, write_component
     from .model_file import estimate_of
 
@@ -245,6 +246,7 @@ def _written(
         families=_families(case, found), values=found.made.plan.values, whole_ms=made.whole_ms,
         classes=tuple(ClassView(name=n, whole=w, component=c, n=k) for n, w, c, k in rows),
         forgotten=forgotten, taught=made.taught,
+        has_others=case.donor.head is not None or NONE in plan.task.classes,
     )  # fmt: skip
 
 

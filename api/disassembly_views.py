@@ -89,6 +89,8 @@ class Disassembly:
             machine or estimated for the device.
         forgotten: What is left of classes that were to be forgotten.
         taught: What training did, or None without it.
+        has_others: Whether all classes that are not named count as one, by a fitted row, in the
+            component and in what is called the whole network.
     """
 
     result: BuildResult
@@ -98,3 +100,4 @@ class Disassembly:
     whole_ms: float
     forgotten: tuple[ForgottenView, ...] = ()
     taught: TaughtView | None = None
+    has_others: bool = False

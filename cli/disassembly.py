@@ -227,9 +227,6 @@ def _print_classes(made: Disassembly) -> None:
         table.add_row(escape(view.name), f"{view.whole:.1%}", f"{view.component:.1%}", str(view.n))
     console().print()
     console().print(table)
-    from ..factory.reuse.rejection import NONE
-
-    task = made.result.plan.task
-    if NONE in task.classes or task.kind == "det":
+    if made.has_others:
         console().print("The whole network's other classes count as one here, by a fitted row.")
     print_next(made.result)

@@ -125,7 +125,7 @@ def test_own_images_choose_and_measure(
     assert result.chosen.images == 60
     assert manifest["plan"]["chosen"]["candidates"] == result.chosen.candidates == 4
     page = Path("own", "README.md").read_text(encoding="utf-8")
-    assert "The best of 4 networks, by their accuracy on 60 other images" in page
+    assert "Chosen from 4 networks with 60 other images" in page
     (check,) = [c for c in api.verify(Path("own")) if c.name == "library"]
     if result.plan.normalization == "reestimated":
         assert check.passed is None

@@ -53,8 +53,9 @@ def test_json_of_every_command_parses(
         assert (result["measurement"] is None) == (device == "jetson")
 
 
-def test_a_network_of_someone_else_is_imported_and_listed(run: Run, artifact: Path, folder: Path):
-    model = artifact / "model.onnx"
+def test_a_network_of_someone_else_is_imported_and_listed(run: Run, build_cls: Run, folder: Path):
+    assert build_cls("-o", "made").exit_code == 0
+    model = folder / "made" / "model.onnx"
     outputs = json.loads(run("inspect", model, "--json").stdout)["outputs"]["output0"]
     (folder / "names.txt").write_text("\n".join(f"class {i}" for i in range(outputs[1])))
     words = ["modules", "import", model, "--name", "theirs", "--labels", "names.txt"]
