@@ -163,8 +163,8 @@ def _teachers() -> str:
         "",
         "Points behind the masked whole network, paired, with 95 % intervals, of the component at "
         "a quarter of the latency, where nothing else is said, after some passes over labelled "
-        "images (`component_teachers.csv`). *Whole* is what `--finish` does; *component* is taught by the "
-        "one at half of the latency; *fresh* has weights that were never trained:",
+        "images (`component_teachers.csv`). *Whole* is what `--finish` does; *component* is "
+        "taught by the one at half of the latency; *fresh* has weights that were never trained:",
         "",
         "| network, task | start | teacher | accuracy | behind |",
         "|---|---|---|---|---|",
