@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..factory.schema import (
     Accuracy,
@@ -21,9 +20,6 @@ from ..factory.schema import (
 )
 from .component_case import Case, Found, own_name
 from .reassembly_artifact import UNKNOWN_LICENSE
-
-if TYPE_CHECKING:
-    pass
 
 
 def plan_of(case: Case, found: Found, epochs: int) -> Plan:

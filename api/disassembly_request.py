@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..factory.errors import DataError, UnknownNameError, UsageError
 from ..factory.schema import Budget
+from .keeping import check_limits
 from .request import need_torch
 
 if TYPE_CHECKING:
@@ -31,14 +32,7 @@ def check_wish(wish: Wish) -> None:
     budget = wish.budget
     if twice := sorted(set(wish.classes) & set(wish.forget)):
         raise UsageError(f"Class {twice[0]!r} cannot be kept and forgotten.")
-    known = Budget(
-        latency_ms=budget.latency_ms, mparams=budget.mparams, mmacs=budget.mmacs,
-        memory_mib=budget.memory_mib,
-    )  # fmt: skip
-    if budget != known:
-        raise UsageError(
-            "A component knows limits of median latency, parameters, multiply-adds and memory."
-        )
+    check_limits(budget, "A component")
     if wish.share is not None and not 0 < wish.share < 1:
         raise UsageError(f"A share of the latency lies between 0 and 1, got {wish.share:g}.")
     if wish.share is not None and budget.latency_ms is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..factory.errors import BudgetError, VerificationError
+from ..factory.errors import BudgetError, UsageError, VerificationError
 from ..factory.schema import Budget, DeviceProfile, Measurement
 from ..factory.units import MIB
 
@@ -25,6 +25,26 @@ def measure_model(model: bytes, profile: DeviceProfile, budget: Budget) -> Measu
     if budget.memory_mib is None:
         return measurement
     return replace(measurement, memory_mib=allocated_mib(model))
+
+
+def check_limits(budget: Budget, what: str) -> None:
+    """Raise unless a budget limits nothing but what is counted or measured of a whole network.
+
+    Args:
+        budget: What is asked for.
+        what: Is limited, for people.
+
+    Raises:
+        UsageError: It limits something else.
+    """
+    known = Budget(
+        latency_ms=budget.latency_ms, memory_mib=budget.memory_mib, mparams=budget.mparams,
+        mmacs=budget.mmacs,
+    )  # fmt: skip
+    if budget != known:
+        raise UsageError(
+            f"{what} knows limits of median latency, memory, parameters and multiply-adds."
+        )
 
 
 def excess_mib(measurement: Measurement | None, budget: Budget) -> float:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..factory.errors import BudgetError, UsageError
+from ..factory.errors import BudgetError
 from ..factory.schema import Budget, BuildResult, MeasuredChoice
 from .foreign import BLOCKS, IMAGES
-from .keeping import ROUNDS, broken, excess_mib, measure_model
+from .keeping import ROUNDS, broken, check_limits, excess_mib, measure_model
 from .pipeline import artifact_place
 from .request import Report, Stopwatch, need_torch, silent
 
@@ -94,7 +94,7 @@ def reassemble(
     Networks are divided into blocks that correspond. The 20 best ways through them within the
     budget, and every whole network that keeps it, get stitches by least squares and a classifier
     in closed form; the one that is right most often on other images is proven, measured and
-    exported.
+    exported, a mixed one only where it is surely better than the best whole one.
 
     Args:
         pool: Names or folders of imported networks.
@@ -125,7 +125,7 @@ def reassemble(
     from .reassembly_pool import open_pool
 
     budget, watch = budget or Budget(), Stopwatch()
-    _check_budget(budget)
+    check_limits(budget, "A reassembly")
     if epochs:
         need_torch("Training")
     profile = load_profile(device)
@@ -184,18 +184,6 @@ def _answer(
         donors=opened.names,
         finish=proven.finish,
     )  # fmt: skip
-
-
-def _check_budget(budget: Budget) -> None:
-    """Raise if there is a limit that a reassembly does not know."""
-    known = Budget(
-        latency_ms=budget.latency_ms, memory_mib=budget.memory_mib, mparams=budget.mparams,
-        mmacs=budget.mmacs,
-    )  # fmt: skip
-    if budget != known:
-        raise UsageError(
-            "A reassembly knows limits of the median latency, memory, parameters and multiply-adds."
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,11 +18,11 @@ from .builds import budget_words, print_facts, print_next, raise_if_inconclusive
 from .foreign import Triple
 from .output import console, interval_text, print_json, progress
 
-LITTLE = 0.1  # of the inner channels
-
 if TYPE_CHECKING:
     from ..api import Disassembly
     from ..factory.schema import MeasuredChoice
+
+LITTLE = 0.1  # of the inner channels
 
 
 @click.command(short_help="Cut what some classes need out of a trained network.")
@@ -168,10 +168,7 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         f"{total} inner channels{branches}",
     )
     if kept < LITTLE * total:
-        yield (
-            "",
-            "hardly anything is left of it; a little more budget keeps far more",
-        )
+        yield "", "hardly anything is left of it; a little more budget keeps far more"
     yield from cost_facts(result, budget)
     how = "measured" if result.measurement else "estimated"
     yield "", f"the whole network {how} {made.whole_ms:.3f} ms"

@@ -28,6 +28,19 @@ def write_images(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
     return folder
 
 
+def write_boxes(folder: Path, shown: list[tuple[int, ...]]) -> None:
+    """Images with a box for each of the classes "often" and "seldom" that they show."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for number, labels in enumerate(shown):
+        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        lines = [f"{label} 0.5 0.5 0.4 0.4" for label in labels]
+        (folder / "labels" / f"{number}.txt").write_text("\n".join(lines))
+    (folder / "data.yaml").write_text("names: [often, seldom]\n")
+
+
 def rows(images) -> set[bytes]:
     return {image.tobytes() for image in images.pixels}
 
@@ -165,15 +178,7 @@ def test_others_may_be_one_class_or_few_images_of_many(tmp_path):
 
 def test_images_with_boxes_are_divided_by_their_rarest_class(tmp_path):
     """A class that few images show is in all parts."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    for number in range(80):
-        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
-        lines = ["0 0.5 0.5 0.4 0.4"] + ["1 0.3 0.3 0.2 0.2"] * (number % 4 == 0)
-        (tmp_path / "labels" / f"{number}.txt").write_text("\n".join(lines))
-    (tmp_path / "data.yaml").write_text("names: [often, seldom]\n")
+    write_boxes(tmp_path, [(0, 1) if number % 4 == 0 else (0,) for number in range(80)])
     found = read_two_parts(tmp_path, [16], ("often", "seldom"), most=1000, kind="det")
     for images in (
         found.training[16].subset(found.fitted), found.training[16].subset(found.judging),
@@ -186,14 +191,6 @@ def test_images_with_boxes_are_divided_by_their_rarest_class(tmp_path):
 def test_of_many_images_with_boxes_those_of_the_task_are_read(tmp_path, monkeypatch):
     """A class that few images of a large folder show is not lost among the others."""
     monkeypatch.setattr(own_images, "MOST", 40)
-    rng = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    for number in range(200):
-        pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
-        label = 1 if number % 6 == 0 else 0
-        (tmp_path / "labels" / f"{number}.txt").write_text(f"{label} 0.5 0.5 0.4 0.4")
-    (tmp_path / "data.yaml").write_text("names: [often, seldom]\n")
+    write_boxes(tmp_path, [(1,) if number % 6 == 0 else (0,) for number in range(200)])
     found = read_two_parts(tmp_path, [16], ["seldom"], most=1000, kind="det", least=1)
     assert len(found.training[16]) + len(found.measuring[16]) == 34
