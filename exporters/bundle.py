@@ -195,9 +195,9 @@ def _fill(folder: Path, contents: Contents, place: Path) -> Artifact:
         (folder / name).parent.mkdir(exist_ok=True)
         _write_json(folder / name, table_from_noun(measurement))
     write_golden(folder / "golden", folder / "model.onnx")
-    card = readme_from_manifest(manifest | {"files": _listing(folder)})
-    _write_text(folder / "README.md", card)
-    manifest["files"] = _listing(folder)
+    files = _listing(folder)
+    _write_text(folder / "README.md", readme_from_manifest(manifest | {"files": files}))
+    manifest["files"] = dict(sorted({**files, "README.md": _entry(folder / "README.md")}.items()))
     _write_json(folder / MANIFEST, manifest)
     sums = _checksums(manifest["files"], folder / MANIFEST)
     (folder / CHECKSUMS).write_bytes(sums.encode())
@@ -262,10 +262,11 @@ def _move(staging: Path, place: Path) -> None:
 def _listing(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file in a folder, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
-        for path in paths
-    }
+    return {path.relative_to(folder).as_posix(): _entry(path) for path in paths}
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": _sha256(path), "bytes": path.stat().st_size}
 
 
 def _checksums(files: Mapping[str, Mapping[str, Any]], manifest: Path) -> str:

@@ -25,11 +25,12 @@ def bytes_from_network(network: onnx.ModelProto) -> bytes:
     if network.ir_version > MAX_IR:
         raise DataError(f"The network must use IR {MAX_IR} at most, got {network.ir_version}.")
     _check_tensors(*tensors_of(network))
+    content = bytes(network.SerializeToString())
     try:
-        onnx.checker.check_model(network, full_check=True)
+        onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise DataError(f"The ONNX checker refuses the network: {error}.") from error
-    return bytes(network.SerializeToString())
+    return content
 
 
 def tensors_of(network: onnx.ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

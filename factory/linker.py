@@ -10,8 +10,8 @@ import numpy as np
 
 from .errors import DataError, VerificationError
 from .graph.cut import cut, mask
-from .graph.evaluate import open_model
-from .graph.network import Array, Network, model_from_network
+from .graph.evaluate import open_at_once
+from .graph.network import Array, Network
 from .graph.normalization import estimate_moments, fold_norms, with_moments
 from .graph.postprocess import with_detections, with_probabilities
 from .library.library import CLASSES, NORMALIZATIONS, ModuleLibrary
@@ -19,7 +19,7 @@ from .modulation import modulated
 from .schema import Parity, Plan
 from .stored_moments import stored_moments
 
-PROOF_INPUTS = 4  # noise of so many sizes
+PROOF_CELLS = (1, 4)  # pixels a side, of the noise that proofs look at
 TOLERANCE = 1e-4
 
 
@@ -28,11 +28,13 @@ class Linked:
     """What linking gives.
 
     Attributes:
+        whole: The library's network with the plan's modulation and statistics, before the cut.
         cut: Dense network with raw outputs and normalization unfolded.
         folded: The same with normalization folded into the convolutions.
         network: The folded network with the answer appended; this is what is exported.
     """
 
+    whole: Network
     cut: Network
     folded: Network
     network: Network
@@ -56,7 +58,8 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
         )
     library = library.at(plan.input_size)
     active = _active(library, plan)
-    dense = cut(_normalized(library, plan), library.slots, active)
+    whole = _normalized(library, plan)
+    dense = cut(whole, library.slots, active)
     if plan.normalization == "reestimated":
         if images is None:
             raise DataError("Re-estimated normalization needs images of the task.")
@@ -66,7 +69,8 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
         answer = with_probabilities(folded)
     else:
         answer = with_detections(folded, library.head_strides, library.input_size)
-    return Linked(cut=dense, folded=folded, network=replace(answer, name=f"nnfactory-{plan.id}"))
+    network = replace(answer, name=f"nnfactory-{plan.id}")
+    return Linked(whole=whole, cut=dense, folded=folded, network=network)
 
 
 def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, ...]:
@@ -82,10 +86,10 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
     """
     library = library.at(plan.input_size)
     active = _active(library, plan)
-    reference = mask(_normalized(library, plan), library.slots, active)
+    reference = mask(linked.whole, library.slots, active)
     dense = linked.cut
     if plan.normalization == "reestimated":
-        dense = cut(_conditioned(library, plan), library.slots, active)
+        dense = cut(linked.whole, library.slots, active)
     classes = list(active[CLASSES])
     inputs = proof_inputs(library.input_size)
     networks = {"library": reference, "cut": dense, "folded": linked.folded}
@@ -116,11 +120,11 @@ def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, .
 
 @lru_cache(maxsize=8)
 def proof_inputs(size: int) -> Array:
-    """Four fixed inputs (4, 1, 3, size, size) in [0, 1]: noise from fine to coarse, read-only."""
+    """Two fixed inputs (2, 1, 3, size, size) in [0, 1]: fine and coarse noise, read-only."""
     rng = np.random.default_rng(0)
     rows = []
-    for index in range(PROOF_INPUTS):
-        cells = max(1, size >> index)
+    for pixels in PROOF_CELLS:
+        cells = max(1, size // pixels)
         coarse = rng.random((3, cells, cells), dtype=np.float32)
         rows.append(np.kron(coarse, np.ones((-(-size // cells),) * 2, np.float32))[:, :size, :size])
     inputs = np.stack(rows)[:, None]
@@ -172,7 +176,7 @@ def _normalized(library: ModuleLibrary, plan: Plan) -> Network:
 
 
 def _run_all(network: Network, inputs: Array) -> list[dict[str, Array]]:
-    run = open_model(model_from_network(network), optimized=False)
+    run = open_at_once(network)
     (name,) = network.inputs
     return [run({name: image}) for image in inputs]
 

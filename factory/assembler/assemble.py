@@ -9,12 +9,12 @@ from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, LatencyTable, Plan, Task
 from ..units import NS_PER_MS
 from . import knapsack
-from .enumeration import TooManyPlansError, best_plan, binding
+from .enumeration import NO_HINT, Hint, TooManyPlansError, best_plan, binding
 from .footprint import footprint
 from .infeasible import infeasible
 from .limits import ACCURACY, Limit, limits_of
 from .problem import Problem, estimate, problem_for
-from .program import Row, Table, solve_program
+from .program import Row, Solution, Table, solve_program
 from .values import SCALE
 
 MOST_BLOCKS = 40  # of a dynamic program: its table grows with the square of the blocks
@@ -43,9 +43,19 @@ def assemble(
     return plan, found, certify(problem, budget, choice)
 
 
-def solve(problem: Problem, budget: Budget) -> Choice | None:
-    """The best plan within a budget; None if there is none."""
-    return _best(problem, limits_of(problem, budget), budget.goal)
+def solve(
+    problem: Problem, budget: Budget, tighter: Choice | None = None, bar: int | None = None
+) -> Choice | None:
+    """The best plan within a budget; None if there is none.
+
+    Args:
+        problem: Library, task and latency.
+        budget: Limits.
+        tighter: The answer to the same limits, none of them looser, which makes this one faster.
+        bar: What a plan must be worth to be of interest; below it the answer may be None.
+    """
+    hint = Hint(tighter=tighter, bar=bar)
+    return _best(problem, limits_of(problem, budget), budget.goal, hint)
 
 
 def frontier(problem: Problem, points: int | None = None) -> list[FrontierPoint]:
@@ -88,31 +98,27 @@ def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, in
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A plan and its proof.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Choice(Solution):
+    """A plan of most value, or of least nanoseconds (the objective is minus them), by the goal.
 
     Attributes:
-        counts: Active modules per block.
-        objective: Its value, or minus its nanoseconds, by the goal.
-        bound: No plan has more.
         method: "dynamic programming", "bounded enumeration" or "integer program".
     """
 
-    counts: dict[str, int]
-    objective: float
-    bound: float
     method: str
 
 
-def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> Choice | None:
+def _best(
+    problem: Problem, limits: Sequence[Limit], goal: str, hint: Hint = NO_HINT
+) -> Choice | None:
     """The best plan within the limits; None if there is none."""
     rows = [row for limit in limits for row in limit.rows]
     if goal == "latency":
-        return _fastest(problem, limits, rows)
+        return _fastest(problem, limits, rows, hint)
     is_large = len(problem.values) > MOST_BLOCKS
     if is_large or len(rows) > 1 or any(limit.kind.is_value for limit in limits):
-        return _by_program(problem.values, problem, rows)
+        return _by_program(problem.values, problem, rows, hint)
     solved = problem.fastest
     if rows and rows[0].table is not problem.latency_costs:
         solved = knapsack.solve(rows[0].table, problem.values, problem.least)
@@ -120,14 +126,16 @@ def _best(problem: Problem, limits: Sequence[Limit], goal: str) -> Choice | None
     if position is None:
         return None
     value = float(solved.value[position])
-    return Choice(solved.counts(position), value, value, "dynamic programming")
+    return _by_table(solved.counts(position), value)
 
 
-def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> Choice | None:
+def _fastest(
+    problem: Problem, limits: Sequence[Limit], rows: Sequence[Row], hint: Hint
+) -> Choice | None:
     """The plan of least latency within the limits."""
     is_large = len(problem.values) > MOST_BLOCKS
     if is_large or len(rows) > 1 or not all(limit.kind.is_value for limit in limits):
-        return _by_program(_objective(problem, "latency"), problem, rows)
+        return _by_program(_objective(problem, "latency"), problem, rows, hint)
     solved = problem.fastest
     if rows and limits[0].kind is not ACCURACY:
         values = {slot: tuple(-cost for cost in row) for slot, row in rows[0].table.items()}
@@ -135,22 +143,30 @@ def _fastest(problem: Problem, limits: Sequence[Limit], rows: Sequence[Row]) -> 
     position = solved.first(-rows[0].limit) if rows else 0
     if position is None:
         return None
-    ns = -float(solved.cost[position])
-    return Choice(solved.counts(position), ns, ns, "dynamic programming")
+    return _by_table(solved.counts(position), -float(solved.cost[position]))
 
 
-def _by_program(objective: Table, problem: Problem, rows: Sequence[Row]) -> Choice | None:
+def _by_table(counts: dict[str, int], objective: float) -> Choice:
+    return Choice(counts=counts, objective=objective, bound=objective, method="dynamic programming")
+
+
+def _by_program(
+    objective: Table, problem: Problem, rows: Sequence[Row], hint: Hint
+) -> Choice | None:
     """The best plan within rows: by enumeration, or by the solver where too many plans are near."""
     found, method = None, "integer program"
     try:
         if not rows or len(objective) > MOST_BLOCKS:
             raise TooManyPlansError
-        found, method = best_plan(objective, problem.least, rows), "bounded enumeration"
+        found, method = best_plan(objective, problem.least, rows, hint), "bounded enumeration"
     except TooManyPlansError:
         found = solve_program(objective, problem.least, rows)
     if found is None:
         return None
-    return Choice(found.counts, found.objective, found.bound, method)
+    return Choice(
+        counts=found.counts, objective=found.objective, bound=found.bound,
+        multipliers=found.multipliers, method=method,
+    )  # fmt: skip
 
 
 def certify(problem: Problem, budget: Budget, choice: Choice) -> Certificate:
@@ -173,7 +189,7 @@ def _binding(problem: Problem, limits: Sequence[Limit], goal: str, choice: Choic
     if choice.method == "bounded enumeration":
         try:
             groups = [limit.rows for limit in limits]
-            binds = binding(_objective(problem, goal), problem.least, groups, choice.objective)
+            binds = binding(_objective(problem, goal), problem.least, groups, choice)
         except TooManyPlansError:
             pass
         else:

@@ -17,7 +17,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ..graph.network import Array
 from .program import SHARP, Row, Solution, Table
 
 MOST_PLANS = 100_000  # listed at once
+FEW_PLANS = 10_000  # the same with multipliers of a tighter program, before better ones are sought
 FIRST_GAP = 2e-3  # of the bound: how far below it the floor is at first
 WIDER = 1.6  # the next gap, in gaps
 MULTIPLES = np.array([1.0, 0.85, 0.6, 1.2, 1.6, 0.0])  # of the relaxation's multipliers
@@ -34,37 +35,77 @@ class TooManyPlansError(Exception):
     """More plans come near the bound than are worth listing."""
 
 
-def best_plan(objective: Table, least: Mapping[str, int], rows: Sequence[Row]) -> Solution | None:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Hint:
+    """What is known before a program is solved; it makes that faster.
+
+    Attributes:
+        tighter: The answer under the same rows with limits that are no looser: no better plan is
+            worth less, and its multipliers spare the relaxation.
+        bar: What a plan must be worth to be of interest; below it no plan need be found.
+    """
+
+    tighter: Solution | None = None
+    bar: int | None = None
+
+    @property
+    def multipliers(self) -> Array | None:
+        """Those of the tighter program, if it has any."""
+        return self.tighter.multipliers if self.tighter else None
+
+    def least(self, otherwise: float) -> float:
+        """Plans worth less are not the answer."""
+        known = [self.tighter.objective] if self.tighter else [otherwise]
+        return max(known if self.bar is None else [*known, self.bar])
+
+
+NO_HINT = Hint()
+
+
+def best_plan(
+    objective: Table, least: Mapping[str, int], rows: Sequence[Row], hint: Hint = NO_HINT
+) -> Solution | None:
     """Maximize the sum of ``objective`` under all rows; None when no plan satisfies them.
 
     Args:
         objective: Integer value (or negative cost) per slot and count.
         least: Least number of active modules per slot.
         rows: The budgets, at least one.
+        hint: What is known already.
 
     Raises:
         TooManyPlansError: The bound is too far from what plans reach.
     """
-    program = _Program.of(objective, least, rows)
+    known = hint.multipliers
+    program = _Program.of(objective, least, rows, known)
     if program is None:
         return None
-    lowest = float(sum(value.min() for value in program.values))
-    gap = FIRST_GAP * abs(program.bounds[0]) + 1
+    bound = float(program.bounds[0])
+    lowest = hint.least(float(sum(value.min() for value in program.values)))
+    gap, most = FIRST_GAP * abs(bound) + 1, MOST_PLANS if known is None else FEW_PLANS
     while True:
-        floor = float(program.bounds[0]) - gap
-        plans, worth = program.above(floor)
+        floor = max(bound - gap, lowest - 1)
+        try:
+            plans, worth = program.above(floor, most=most)
+        except TooManyPlansError:
+            if hint.tighter is None or known is None:
+                raise
+            unaided = replace(hint.tighter, multipliers=None)
+            return best_plan(objective, least, rows, replace(hint, tighter=unaided))
         if len(plans):
             best = int(np.argmax(worth))
             counts = {s: int(k) + least[s] for s, k in zip(objective, plans[best], strict=True)}
             reached = float(worth[best])
-            return Solution(counts=counts, objective=reached, bound=reached)
+            return Solution(
+                counts=counts, objective=reached, bound=reached, multipliers=program.multiples[0]
+            )
         if floor < lowest:
             return None
         gap *= WIDER
 
 
 def binding(
-    objective: Table, least: Mapping[str, int], groups: Sequence[Sequence[Row]], reached: float
+    objective: Table, least: Mapping[str, int], groups: Sequence[Sequence[Row]], best: Solution
 ) -> list[bool]:
     """Of every group of rows, whether a plan without it is worth more than the best one with it.
 
@@ -72,17 +113,18 @@ def binding(
         objective: As for :func:`best_plan`.
         least: As there.
         groups: The rows of every budget.
-        reached: What the best plan under all of them is worth.
+        best: The best plan under all of them.
 
     Raises:
         TooManyPlansError: As there.
     """
     rows = [row for group in groups for row in group]
-    program = _Program.of(objective, least, rows)
+    reached = best.objective
+    program = _Program.of(objective, least, rows, best.multipliers)
     assert program is not None, "a plan keeps all rows"
     group_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     tight = {int(group) for group in group_of[program.multiples[0] > 0]}
-    better, _ = program.above(reached, np.array([group in tight for group in group_of]))
+    better, _ = program.above(reached, within=np.array([group in tight for group in group_of]))
     spent = np.sum([cost[:, better[:, i]] for i, cost in enumerate(program.costs)], 0)
     broken = spent > program.limits[:, None]  # (rows, N)
     by_group = np.array([broken[group_of == group].any(0) for group in range(len(groups))])
@@ -119,13 +161,20 @@ class _Program:
     losses: Sequence[Array]
 
     @classmethod
-    def of(cls, objective: Table, least: Mapping[str, int], rows: Sequence[Row]) -> _Program | None:
-        """None where even fractions of choices keep no limits."""
+    def of(
+        cls, objective: Table, least: Mapping[str, int], rows: Sequence[Row], known: Array | None
+    ) -> _Program | None:
+        """None where even fractions of choices keep no limits.
+
+        The multipliers are those that are known, if they are of as many rows, as any bound; or the
+        best ones.
+        """
         slots = list(objective)
         values = [np.array(objective[s][least[s] :], np.int64) for s in slots]
         costs = [np.array([row.table[s][least[s] :] for row in rows], np.int64) for s in slots]
         limits = np.array([row.limit for row in rows], np.int64)
-        multipliers = _multipliers(values, costs, limits)
+        is_known = known is not None and len(known) == len(rows)
+        multipliers = known if is_known else _multipliers(values, costs, limits)
         if multipliers is None:
             return None
         multiples = MULTIPLES[:, None] * multipliers
@@ -136,19 +185,22 @@ class _Program:
             losses=[gain.max(1, keepdims=True) - gain for gain in gains],
         )  # fmt: skip
 
-    def above(self, floor: float, within: Array | None = None) -> tuple[Array, Array]:
+    def above(
+        self, floor: float, *, within: Array | None = None, most: int = MOST_PLANS
+    ) -> tuple[Array, Array]:
         """Every plan worth more than a floor: positions of its choices (N, slots), and worth (N,).
 
         Args:
             floor: Of the value.
             within: Which rows count, (rows,); those that do not must have no multiplier.
+            most: Plans, or parts of them, that are worth listing.
 
         Raises:
             TooManyPlansError: There are too many.
         """
         rows = slice(None) if within is None else within
         costs = [cost[rows] for cost in self.costs]
-        plans = _plans(self.losses, costs, self.limits[rows], self.bounds - floor)
+        plans = _plans(self.losses, costs, self.limits[rows], self.bounds - floor, most)
         worth = np.sum([value[plans[:, i]] for i, value in enumerate(self.values)], 0)
         return plans[worth > floor], worth[worth > floor]
 
@@ -179,7 +231,9 @@ def _multipliers(values: Sequence[Array], costs: Sequence[Array], limits: Array)
     return np.asarray(np.maximum(0, -answer.ineqlin.marginals) * unit / scale)
 
 
-def _plans(losses: Sequence[Array], costs: Sequence[Array], limits: Array, gaps: Array) -> Array:
+def _plans(
+    losses: Sequence[Array], costs: Sequence[Array], limits: Array, gaps: Array, most: int
+) -> Array:
     """Positions (N, slots) of the choices of every plan within the limits that loses little.
 
     Args:
@@ -187,6 +241,7 @@ def _plans(losses: Sequence[Array], costs: Sequence[Array], limits: Array, gaps:
         costs: Per slot (rows, choices).
         limits: Of the rows.
         gaps: What a plan takes off every bound at most, (multiples,).
+        most: Plans, or parts of them, that are worth listing.
 
     Raises:
         TooManyPlansError: There are more than are worth listing.
@@ -202,12 +257,12 @@ def _plans(losses: Sequence[Array], costs: Sequence[Array], limits: Array, gaps:
         for mine, its, gap in zip(lost, loss, gaps, strict=True):
             is_near &= mine[:, None] + its < gap
         before, now = np.nonzero(is_near)
-        if len(before) > 4 * MOST_PLANS:
+        if len(before) > 4 * most:
             raise TooManyPlansError
         sums = spent[:, before] + cost[:, now]
         fits = (sums + rest[:, None] <= limits[:, None]).all(0)
         before, now, spent = before[fits], now[fits], sums[:, fits]
-        if len(before) > MOST_PLANS:
+        if len(before) > most:
             raise TooManyPlansError
         lost = lost[:, before] + loss[:, now]
         chosen = chosen[before]

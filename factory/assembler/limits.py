@@ -219,11 +219,8 @@ def _sparsity(problem: Problem, asked: float) -> Limit:
 
 
 def _accuracy(problem: Problem, asked: float) -> Limit:
-    fit, whole = problem.library.accuracy["fit"], np.array([problem.whole_value])
-    strength = np.array([problem.strength])
-    (need,) = least_shares(fit, asked, strength, len(problem.task.classes), whole)
     return Limit(
-        kind=ACCURACY, asked=asked, rows=(_at_least(problem.values, int(need)),),
+        kind=ACCURACY, asked=asked, rows=(_at_least(problem.values, problem.least_value(asked)),),
         reached=lambda counts: problem.accuracy(counts).value,
     )  # fmt: skip
 

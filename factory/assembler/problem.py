@@ -14,7 +14,7 @@ from ..library.library import CLASSES, ModuleLibrary
 from ..schema import Estimate, Interval, LatencyTable, Task
 from ..units import MIB
 from . import knapsack
-from .accuracy import estimate_accuracies, estimate_accuracy
+from .accuracy import estimate_accuracies, estimate_accuracy, least_shares
 from .footprint import Footprint, empty_counts, footprint
 from .values import SCALE, class_values, slot_values, value_share
 
@@ -91,6 +91,12 @@ class Problem:
         """Estimated accuracy of a plan."""
         fit, classes = self.library.accuracy["fit"], len(self.task.classes)
         return estimate_accuracy(fit, self.share(counts), self.strength, classes)
+
+    def least_value(self, accuracy: float) -> int:
+        """The least value of plans whose estimate is an accuracy, in (0, 1), or more."""
+        fit, size = self.library.accuracy["fit"], len(self.task.classes)
+        strength, whole = np.array([self.strength]), np.array([self.whole_value])
+        return int(least_shares(fit, accuracy, strength, size, whole)[0])
 
     def least_class(self, counts: Mapping[str, int]) -> tuple[str, Interval] | None:
         """The class of the least estimated accuracy; None where there is no such estimate."""

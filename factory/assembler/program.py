@@ -50,7 +50,7 @@ class Ratio:
         return (self.fixed + sum(self.table[s][k] for s, k in counts.items())) * self.scale
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Solution:
     """A plan and the proof that none is better.
 
@@ -58,11 +58,13 @@ class Solution:
         counts: Active modules per slot.
         objective: Its value.
         bound: No plan has a greater value.
+        multipliers: (rows,), what a unit of every budget is worth about there, if that was found.
     """
 
     counts: dict[str, int]
     objective: float
     bound: float
+    multipliers: Array | None = None
 
 
 def solve_program(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
@@ -51,13 +54,15 @@ def assemble_any_size(
         BudgetError: No plan of any size keeps the budget.
     """
     problems = [problem_for(option.library, task, option.table) for option in options]
-    best = _best(problems, budget)
+    choices = [solve(problem, budget) for problem in problems]
+    best = _best(problems, choices, budget)
     if best is None:
         raise infeasible(problems, budget)
-    problem, choice, estimated = best
+    problem, choice = best
     certificate = certify(problem, budget, choice)
-    more = _gains(problems, budget, estimated, certificate.binding)
+    more = _gains(problems, choices, budget, certificate.binding)
     plan = plan_from_counts(problem.library, task, choice.counts)
+    estimated = estimate(problem, choice.counts, budget.percentile)
     return plan, estimated, replace(certificate, more=more)
 
 
@@ -81,42 +86,55 @@ def assemble_other_sizes(
         if choice is not None:
             plan = plan_from_counts(problem.library, task, choice.counts)
             estimated = estimate(problem, choice.counts, budget.percentile)
-            answers.append((plan, estimated, certify(problem, budget, choice)))
-    return sorted(answers, key=lambda answer: -_merit(answer[1], budget.goal))
+            answer = plan, estimated, certify(problem, budget, choice)
+            answers.append((_merit(problem, choice, budget), answer))
+    return [answer for _, answer in sorted(answers, key=lambda pair: -pair[0])]
 
 
-def _best(problems: Sequence[Problem], budget: Budget) -> tuple[Problem, Choice, Estimate] | None:
-    """The best answer over all sizes; None if no size has one."""
-    found = []
-    for problem in problems:
-        choice = solve(problem, budget)
-        if choice is not None:
-            found.append((problem, choice, estimate(problem, choice.counts, budget.percentile)))
-    return max(found, key=lambda answer: _merit(answer[2], budget.goal), default=None)
+def _best(
+    problems: Sequence[Problem], choices: Sequence[Choice | None], budget: Budget
+) -> tuple[Problem, Choice] | None:
+    """The best of the choices, one or none of every size; None if no size has one."""
+    found = [(p, choice) for p, choice in zip(problems, choices, strict=True) if choice is not None]
+    return max(found, key=lambda pair: _merit(pair[0], pair[1], budget), default=None)
 
 
-def _merit(estimated: Estimate, goal: str) -> float:
+def _merit(problem: Problem, choice: Choice, budget: Budget) -> float:
     """What is to be large: estimated accuracy, or minus the latency in milliseconds."""
-    if goal == "latency":
-        assert estimated.latency_ms is not None
-        return -estimated.latency_ms.value
-    return _accuracy(estimated)
+    if budget.goal == "latency":
+        counts = problem.with_classes(choice.counts)
+        return -problem.table.predict(counts, percentile=budget.percentile).value
+    return problem.accuracy(choice.counts).value
 
 
 def _gains(
-    problems: Sequence[Problem], budget: Budget, now: Estimate, binding: Sequence[str]
-) -> tuple[Gain, ...]:
-    """What loosening each binding budget alone buys, where it buys anything."""
-    found = []
-    of = "latency" if budget.goal == "latency" else "accuracy"
+    problems: Sequence[Problem], choices: Sequence[Choice | None], budget: Budget,
+    binding: Sequence[str],
+) -> tuple[Gain, ...]:  # fmt: skip
+    """What loosening each binding budget alone buys, where it buys anything.
+
+    Args:
+        problems: One of every size.
+        choices: Their answers to the budget.
+        budget: Limits.
+        binding: Names of those of them that bind.
+    """
+    known = list(zip(problems, choices, strict=True))
+    merits = [_merit(p, c, budget) if c is not None else -math.inf for p, c in known]
+    known = [known[i] for i in np.argsort(merits)[::-1]]  # a high bar for the others
+    now = max(merits)
+    found, of = [], "latency" if budget.goal == "latency" else "accuracy"
     for kind, step, looser in loosened(budget):
         if kind.name not in binding:
             continue
-        answer = _best(problems, looser)
-        assert answer is not None, "a looser budget has every plan of the tighter one"
-        gain = _merit(answer[2], budget.goal) - _merit(now, budget.goal)
-        if gain > LEAST_GAIN * (abs(_merit(now, of)) if of == "latency" else 1):
-            found.append(Gain(budget=kind.name, step=step, unit=kind.unit, gain=gain, of=of))
+        best = now
+        for problem, choice in known:
+            bar = problem.least_value(best) if of == "accuracy" else None
+            other = solve(problem, looser, choice, bar)
+            if other is not None:
+                best = max(best, _merit(problem, other, budget))
+        if best - now > LEAST_GAIN * (abs(now) if of == "latency" else 1):
+            found.append(Gain(budget=kind.name, step=step, unit=kind.unit, gain=best - now, of=of))
     return tuple(found)
 
 

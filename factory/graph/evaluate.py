@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ..errors import DataError
-from .network import Array, Network, model_from_network
+from .network import Array, Network, model_from_network, without_large_weights
 
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 _REFUSALS = (
@@ -20,23 +20,37 @@ _REFUSALS = (
 )  # fmt: skip
 
 
-def open_model(model: onnx.ModelProto, *, threads: int = 1, optimized: bool = True) -> Run:
+def open_model(model: onnx.ModelProto, *, threads: int = 1) -> Run:
     """A function from inputs to outputs by name, on the CPU provider.
 
     Args:
         model: The network.
         threads: Threads that compute one operator.
-        optimized: Whether ONNX Runtime rewrites the network first, which takes longer than a few
-            answers do.
 
     Raises:
         DataError: ONNX Runtime refuses the network, here or when the function is called.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    return _opened(model, options)
+
+
+def open_at_once(network: Network) -> Run:
+    """The same for a network that is asked a few times: neither copied nor rewritten for speed.
+
+    Raises:
+        DataError: As for :func:`open_model`.
+    """
+    light, weights = without_large_weights(network)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    run = _opened(model_from_network(light), options)
+    return lambda inputs: run({**inputs, **weights})
+
+
+def _opened(model: onnx.ModelProto, options: ort.SessionOptions) -> Run:
     options.log_severity_level = 3
-    if not optimized:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

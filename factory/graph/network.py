@@ -119,15 +119,25 @@ def _static_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return shape
 
 
+def without_large_weights(network: Network) -> tuple[Network, dict[str, Array]]:
+    """The network with its large float32 weights as further inputs, and these weights."""
+    large = {
+        name: array
+        for name, array in network.weights.items()
+        if array.size > _SMALL and array.dtype == np.float32
+    }
+    small = {name: array for name, array in network.weights.items() if name not in large}
+    inputs = network.inputs | {name: array.shape for name, array in large.items()}
+    return replace(network, weights=small, inputs=inputs), large
+
+
 def tensor_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor, by ONNX shape inference on the graph without its large weights.
 
     Raises:
         DataError: The shapes do not fit together.
     """
-    small = {name: array for name, array in network.weights.items() if array.size <= _SMALL}
-    large = {name: array.shape for name, array in network.weights.items() if name not in small}
-    light = replace(network, weights=small, inputs={**network.inputs, **large})
+    light, _ = without_large_weights(network)
     try:
         inferred = onnx.shape_inference.infer_shapes(
             model_from_network(light), strict_mode=True, data_prop=True

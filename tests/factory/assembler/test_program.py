@@ -12,9 +12,9 @@ import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnfactory.factory.assembler.enumeration import TooManyPlansError, best_plan, binding
+from nnfactory.factory.assembler.enumeration import Hint, TooManyPlansError, best_plan, binding
 from nnfactory.factory.assembler.knapsack import solve
-from nnfactory.factory.assembler.program import Row, solve_program
+from nnfactory.factory.assembler.program import Row, Solution, solve_program
 
 SOLVERS = pytest.mark.parametrize("solver", [solve_program, best_plan])
 
@@ -129,6 +129,20 @@ def test_both_solvers_agree_on_programs_of_the_size_of_a_library(seed, rows):
     assert one.objective == other.objective == other.bound
 
 
+@given(program=programs(rows=3), less=st.lists(st.integers(0, 4), min_size=3, max_size=3))
+@settings(max_examples=100)
+def test_the_answer_to_a_tighter_program_is_a_hint_that_changes_nothing(program, less):
+    objective, least, rows = program
+    tight = [Row(table=r.table, limit=r.limit - n) for r, n in zip(rows, less, strict=True)]
+    tighter = best_plan(objective, least, tight)
+    expected = best_of_all(objective, least, rows)
+    found = best_plan(objective, least, rows, Hint(tighter=tighter))
+    assert (found.objective if found else None) == expected
+    if expected is not None:
+        assert best_plan(objective, least, rows, Hint(tighter=tighter, bar=expected)) is not None
+        assert best_plan(objective, least, rows, Hint(tighter=tighter, bar=expected + 1)) is None
+
+
 @SOLVERS
 def test_large_costs_beside_a_limit_of_next_to_nothing_are_compared_exactly(solver):
     """Losses and gains of 10**11 that add up to a limit of 3."""
@@ -221,4 +235,5 @@ def test_budgets_bind_without_which_there_is_a_better_plan(program, cuts):
     groups = [rows[a:b] for a, b in itertools.pairwise(ends)]
     without = [[row for other in groups if other is not group for row in other] for group in groups]
     expected = [best_of_all(objective, least, rest) > reached for rest in without]
-    assert binding(objective, least, groups, reached) == expected
+    best = Solution(counts={}, objective=reached, bound=reached)
+    assert binding(objective, least, groups, best) == expected
