@@ -141,10 +141,12 @@ def reassemble(
         overwrite=overwrite,
     )  # fmt: skip
     proven, ranked = _proven(opened, wish, watch, report)
+    asked = {"donors": most_donors, "licenses": list(licenses)}
+    further_limits = {name: limit for name, limit in asked.items() if limit}
     with watch.phase("export"):
         artifact = write_reassembly(
             opened, proven, profile=profile, budget=budget, out_dir=out_dir, overwrite=overwrite,
-            command=command,
+            command=command, further_limits=further_limits,
         )  # fmt: skip
     return _answer(opened, proven, ranked, artifact, profile, watch)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ def accuracy_of(opened: OpenedPool, plan: Plan, network: Network) -> Accuracy:
 
 def write_reassembly(
     opened: OpenedPool, proven: Proven, *, profile: DeviceProfile, budget: Budget,
-    out_dir: Path | None, overwrite: bool, command: str,
+    further_limits: Mapping[str, object], out_dir: Path | None, overwrite: bool, command: str,
 ) -> Artifact:  # fmt: skip
     """Write the artifact folder."""
     from ..exporters.bundle import write_artifact
@@ -143,6 +144,7 @@ def write_reassembly(
         parity=proven.parity,
         device=profile.name,
         budget=budget,
+        further_limits=further_limits,
         card=_card(opened, plan),
         accuracy=proven.accuracy,
         chosen=proven.chosen,

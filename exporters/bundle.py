@@ -67,6 +67,11 @@ def write_artifact(place: Path, contents: Contents, *, overwrite: bool = False) 
 def check_place(place: Path, plan_id: str, *, overwrite: bool = False) -> None:
     """Raise unless an artifact of ``plan_id`` may be written to ``place``.
 
+    Args:
+        place: The artifact folder.
+        plan_id: "" where the plan is not known yet; then any artifact there is kept.
+        overwrite: Whether anything but a protected folder may be replaced.
+
     Raises:
         UsageError: Something is there that must not be replaced, with the reason.
     """
@@ -103,7 +108,8 @@ def _why_kept(folder: Path, plan_id: str) -> str:
     except VerificationError as error:
         return f"is an artifact that was changed: {error}"[:-1]
     if manifest["plan"]["id"] != plan_id:
-        return f"holds another artifact, of plan {manifest['plan']['id']}"
+        other = "another" if plan_id else "an"  # it is not known yet whether it is the same
+        return f"holds {other} artifact, of plan {manifest['plan']['id']}"
     written = {*manifest["files"], MANIFEST, CHECKSUMS}
     foreign = sorted(
         path.relative_to(folder).as_posix()

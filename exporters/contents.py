@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..factory.schema import (
     Accuracy,
@@ -71,6 +72,7 @@ class Contents:
         parity: Proofs that linking and folding changed nothing.
         device: Device it was built for.
         budget: Limits that were asked for.
+        further_limits: Those that no budget holds, by name.
         card: The module library.
         accuracy: Measured accuracies.
         chosen: How labelled images chose the plan, or None.
@@ -95,3 +97,4 @@ class Contents:
     command: str = ""
     sources: tuple[PartSource, ...] = ()
     made: str = ""
+    further_limits: Mapping[str, object] = field(default_factory=dict)

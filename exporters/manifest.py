@@ -56,7 +56,7 @@ def manifest_from_contents(
         "preprocess": dict(preprocess),
         "postprocess": _POSTPROCESS[metadata["task"]],
         "classes": list(contents.plan.task.classes),
-        "budgets": {"asked": {"device": contents.device, **table_from_noun(contents.budget)}},
+        "budgets": {"asked": _asked(contents)},
         "measured": [
             _measured(measurement, path) for path, measurement in sample_files(contents).items()
         ],
@@ -112,6 +112,12 @@ def _measured(measurement: Measurement, path: str) -> dict[str, Any]:
         "versions": dict(measurement.versions),
         "samples": path,
     }  # fmt: skip
+
+
+def _asked(contents: Contents) -> dict[str, object]:
+    """Device and limits of the request."""
+    budget = table_from_noun(contents.budget)
+    return {"device": contents.device, **budget, **contents.further_limits}
 
 
 def _estimated(contents: Contents) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from nnfactory import api
 from nnfactory.devices.profile import PROFILES, load_profile
+from nnfactory.exporters.bundle import read_manifest
 from nnfactory.factory.errors import BudgetError, DataError, DeviceError, UsageError
 from nnfactory.factory.schema import Budget
 
@@ -104,8 +105,12 @@ def test_licenses_and_donors_limit_the_pool(photos: Path, run: Run):
         NAMES, photos, licenses=("apache-2.0",), blocks=2, out_dir=Path("one")
     )
     assert licensed.donors == ("resnet8",)
+    asked = read_manifest(Path("one"))["budgets"]["asked"]
+    assert asked["licenses"] == ["apache-2.0"]
+    assert "donors" not in asked
     alone = api.reassemble(NAMES, photos, most_donors=1, blocks=2, out_dir=Path("two"))
     assert all(len(set(view.donors)) == 1 for view in alone.candidates)
+    assert read_manifest(Path("two"))["budgets"]["asked"]["donors"] == 1
     with pytest.raises(UsageError, match="allowed license"):
         api.reassemble(NAMES, photos, licenses=("GPL-3.0",))
     with pytest.raises(UsageError, match="knows limits"):

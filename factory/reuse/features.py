@@ -19,6 +19,7 @@ from .donor import Donor
 
 GRID = 4  # cells per side; what is compared of two networks lies in the same cell
 CELLS = 4  # of an image that are looked at
+MOST_BYTES = 2 << 30  # of what is kept of earlier times
 
 
 def tapped(donor: Donor, tensors: Sequence[str]) -> Run:
@@ -53,8 +54,9 @@ def representations(
 
 
 def cached_representations(
-    donor: Donor, tensors: Sequence[str], pixels: Sequence[Array], folder: Path
-) -> dict[str, Array]:
+    donor: Donor, tensors: Sequence[str], pixels: Sequence[Array], folder: Path,
+    most_bytes: int = MOST_BYTES,
+) -> dict[str, Array]:  # fmt: skip
     """The same from a file of an earlier time, if network, tensors and images are the same.
 
     Args:
@@ -62,6 +64,7 @@ def cached_representations(
         tensors: As in :func:`representations`.
         pixels: As in :func:`representations`.
         folder: Where the files are.
+        most_bytes: Of all files; those that were used longest ago make room for a new one.
     """
     digest = hashlib.sha256(model_from_network(donor.network).SerializeToString())
     said = (GRID, CELLS, donor.mean, donor.std, donor.colors, list(tensors))
@@ -70,13 +73,27 @@ def cached_representations(
         digest.update(image.tobytes())
     path = folder / f"{digest.hexdigest()[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):
-        return dict(load_file(path))
+        known = dict(load_file(path))
+        path.touch()
+        return known
     found = representations(donor, tensors, pixels)
     folder.mkdir(parents=True, exist_ok=True)
     staging = path.with_suffix(f".{os.getpid()}")
     save_file({name: np.ascontiguousarray(rows) for name, rows in found.items()}, staging)
     staging.replace(path)
+    _make_room(folder, path, most_bytes)
     return found
+
+
+def _make_room(folder: Path, newest: Path, most_bytes: int) -> None:
+    """Remove the files that were used longest ago, but not the newest one."""
+    with contextlib.suppress(OSError):  # another process makes room, too
+        files = [path for path in folder.glob("*.safetensors") if path != newest]
+        room = most_bytes - newest.stat().st_size
+        for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+            room -= path.stat().st_size
+            if room < 0:
+                path.unlink()
 
 
 def one_of_each(rows: Array) -> Array:

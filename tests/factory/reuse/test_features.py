@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pretrained
 import pytest
@@ -9,7 +12,12 @@ import pytest
 from nnfactory.factory.errors import SpecError
 from nnfactory.factory.graph.cut_points import cut_points
 from nnfactory.factory.reuse.donor import Donor
-from nnfactory.factory.reuse.features import cell_means, drawn_cells, representations
+from nnfactory.factory.reuse.features import (
+    cached_representations,
+    cell_means,
+    drawn_cells,
+    representations,
+)
 from nnfactory.factory.reuse.similarity import cka_matrix
 
 
@@ -58,6 +66,28 @@ def test_representations_of_alike_networks_are_alike(donors, rng):
         rows += list(found.values())
     similarity = cka_matrix(rows)
     assert similarity[0, 2] > similarity[0, 3]  # first layers with each other, not with the last
+
+
+def test_what_is_known_of_earlier_times_is_read_and_makes_room(donors, rng, tmp_path: Path):
+    donor, images = donors[2], rng.integers(0, 256, (3, 4, 32, 32, 3), dtype=np.uint8)
+    tensors = [cut_points(donor.network)[-1].tensor]
+
+    def files() -> list[Path]:
+        return sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime)
+
+    found = []
+    for number, pixels in enumerate(images[:2]):
+        found.append(cached_representations(donor, tensors, list(pixels), tmp_path))
+        os.utime(files()[-1], (number, number))
+    first, second = files()
+    again = cached_representations(donor, tensors, list(images[0]), tmp_path)
+    np.testing.assert_array_equal(again[tensors[0]], found[0][tensors[0]])
+    assert files() == [second, first]  # the first one was used last
+    most = 2 * first.stat().st_size
+    cached_representations(donor, tensors, list(images[2]), tmp_path, most)
+    assert second not in files()
+    assert first in files()
+    assert len(files()) == 2
 
 
 def test_images_are_prepared_as_the_network_wants_them(donors):
