@@ -167,4 +167,30 @@ def _swapped() -> str:
     return "\n".join(lines) + "\n" if rows else ""
 
 
-TABLES = (_partitions, _in_a_row, _frozen, _rankings, _mixed_against_donors, _swapped)
+def _searches() -> str:
+    """What the whole command takes."""
+    rows = read_rows("reassembly_search")
+    if not rows:
+        return ""
+    lines = [
+        "## Time and memory of a whole search",
+        "",
+        "`nnfactory reassemble` for half of the parameters of the largest network, "
+        f"{rows[0]['images']} images to fit to and as many to choose on. *Known* is what the "
+        "networks make of the images, as after a run that was interrupted "
+        "(`reassembly_search.csv`):",
+        "",
+        "| pool | from nothing | features known | memory |",
+        "|---|---|---|---|",
+    ]
+    for pool in dict.fromkeys(row["pool"] for row in rows):
+        mine = {row["run"]: row for row in rows if row["pool"] == pool}
+        first, again = mine["from nothing"], mine["features known"]
+        lines.append(
+            f"| {pool}, {first['networks']} networks | {float(first['seconds']):.0f} s "
+            f"| {float(again['seconds']):.0f} s | {float(first['peak_mib']):,.0f} MiB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+TABLES = (_partitions, _in_a_row, _frozen, _rankings, _mixed_against_donors, _searches, _swapped)

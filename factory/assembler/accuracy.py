@@ -220,8 +220,9 @@ def estimate_accuracies(
 
 
 def least_shares(
-    fit: Mapping[str, Any], accuracy: float, strengths: Array, size: int, steps: Array
-) -> Array:
+    fit: Mapping[str, Any], accuracy: float, strengths: Array, size: int, steps: Array,
+    *, slack: float = 0.0,
+) -> Array:  # fmt: skip
     """The least share of the value, in steps, of which the accuracy is estimated.
 
     Args:
@@ -230,6 +231,7 @@ def least_shares(
         strengths: As in :func:`estimate_accuracies`, (N,).
         size: Number of classes.
         steps: Steps of the share from 0 to 1, integers (N,).
+        slack: How far below it the answer may be, as a share.
 
     Returns:
         Integers (N,) from 0 to ``steps``; ``steps + 1`` where the full value is not enough.
@@ -242,9 +244,9 @@ def least_shares(
     low, high = np.full(len(steps), -1), np.asarray(steps, np.int64) + 1
     high = np.where(is_enough(steps), steps, high)
     low = np.where(high > steps, steps, low)  # is_enough(high) holds or none does, of low it fails
-    while (high - low > 1).any():
+    while (high - low > 1 + slack * steps).any():
         middle = (low + high) // 2
         enough = is_enough(middle.clip(0))
         open_ = high - low > 1
         low, high = np.where(open_ & ~enough, middle, low), np.where(open_ & enough, middle, high)
-    return high
+    return low + 1

@@ -92,11 +92,16 @@ class Problem:
         fit, classes = self.library.accuracy["fit"], len(self.task.classes)
         return estimate_accuracy(fit, self.share(counts), self.strength, classes)
 
-    def least_value(self, accuracy: float) -> int:
-        """The least value of plans whose estimate is an accuracy, in (0, 1), or more."""
+    def least_value(self, accuracy: float, *, slack: float = 0.0) -> int:
+        """The least value of plans whose estimate is an accuracy, in (0, 1), or more.
+
+        Args:
+            accuracy: In (0, 1).
+            slack: How far below it the answer may be, as a share of the full plan's value.
+        """
         fit, size = self.library.accuracy["fit"], len(self.task.classes)
         strength, whole = np.array([self.strength]), np.array([self.whole_value])
-        return int(least_shares(fit, accuracy, strength, size, whole)[0])
+        return int(least_shares(fit, accuracy, strength, size, whole, slack=slack)[0])
 
     def least_class(self, counts: Mapping[str, int]) -> tuple[str, Interval] | None:
         """The class of the least estimated accuracy; None where there is no such estimate."""

@@ -17,6 +17,7 @@ from .limits import loosened
 from .problem import Problem, estimate, problem_for
 
 PER_SIZE = 100  # plans of every size that are compared with those of the others
+SLACK = 1e-3  # of the value: how near a bar below which nothing is of interest must be
 LEAST_GAIN = 5e-4  # of accuracy, or as a share of the latency
 
 
@@ -129,7 +130,7 @@ def _gains(
             continue
         best = now
         for problem, choice in known:
-            bar = problem.least_value(best) if of == "accuracy" else None
+            bar = problem.least_value(best, slack=SLACK) if of == "accuracy" else None
             other = solve(problem, looser, choice, bar)
             if other is not None:
                 best = max(best, _merit(problem, other, budget))
