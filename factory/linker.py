@@ -21,6 +21,8 @@ from .stored_moments import stored_moments
 
 PROOF_CELLS = (1, 4)  # pixels a side, of the noise that proofs look at
 TOLERANCE = 1e-4
+ZEROED = "library with removed channels zeroed"  # names of what is compared
+FOLDED = "linked, with normalization folded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +78,30 @@ def link(library: ModuleLibrary, plan: Plan, *, images: Array | None = None) -> 
 def prove(library: ModuleLibrary, plan: Plan, linked: Linked) -> tuple[Parity, ...]:
     """Check that linking and folding changed nothing, on random inputs.
 
-    The raw outputs of the cut network are compared with those of the whole library network with
-    the channels of the removed modules zeroed, and the folded network with the unfolded one.
-    Re-estimated statistics exist only in the cut network; there the comparison of the cut uses
-    the statistics as trained on both sides.
+    The raw outputs of the folded network are compared with those of the whole library network with
+    the channels of the removed modules zeroed. Re-estimated statistics exist only in the cut
+    network; there the cut is compared with the statistics as trained on both sides, and folding by
+    itself.
 
     Raises:
         VerificationError: A difference exceeds the tolerance of 1e-4.
     """
     library = library.at(plan.input_size)
     active = _active(library, plan)
-    reference = mask(linked.whole, library.slots, active)
-    dense = linked.cut
+    networks = {ZEROED: mask(linked.whole, library.slots, active), FOLDED: linked.folded}
+    pairs = [(ZEROED, FOLDED)]
     if plan.normalization == "reestimated":
-        dense = cut(linked.whole, library.slots, active)
-    classes = list(active[CLASSES])
+        networks["linked"] = cut(linked.whole, library.slots, active)
+        networks["linked, re-estimated"] = linked.cut
+        pairs = [(ZEROED, "linked"), ("linked, re-estimated", FOLDED)]
     inputs = proof_inputs(library.input_size)
-    networks = {"library": reference, "cut": dense, "folded": linked.folded}
-    if plan.normalization == "reestimated":
-        networks["unfolded"] = linked.cut
     with ThreadPoolExecutor() as pool:  # ONNX Runtime computes without Python's lock
         found = pool.map(lambda network: _run_all(network, inputs), networks.values())
         outputs = dict(zip(networks, found, strict=True))
-    for rows in outputs["library"]:
+    for rows in outputs[ZEROED]:
         for name in library.class_slot.gated:
-            rows[name] = rows[name][:, classes]
-    unfolded = outputs.get("unfolded", outputs["cut"])
-    parities = (
-        _parity(
-            "library with removed channels zeroed", "linked", outputs["library"], outputs["cut"]
-        ),
-        _parity("linked", "normalization folded", unfolded, outputs["folded"]),
-    )
+            rows[name] = rows[name][:, list(active[CLASSES])]
+    parities = tuple(_parity(a, b, outputs[a], outputs[b]) for a, b in pairs)
     for parity in parities:
         if not parity.passed:
             raise VerificationError(

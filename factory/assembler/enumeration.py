@@ -208,20 +208,15 @@ class _Program:
 def _multipliers(values: Sequence[Array], costs: Sequence[Array], limits: Array) -> Array | None:
     """Worth of a unit of every budget at the optimum of the relaxation; None if that is empty."""
     from scipy.optimize import linprog
-    from scipy.sparse import csr_array
 
     unit = max(1.0, max(float(np.abs(v).max()) for v in values)) / 1e3
     largest = np.max([np.abs(c).max(1) for c in costs], 0)
     scale = np.maximum(np.maximum(1, np.abs(limits)), largest) / SHARP
-    sizes = [len(v) for v in values]
-    once = csr_array(
-        (np.ones(sum(sizes)), np.arange(sum(sizes)), np.append(0, np.cumsum(sizes))),
-        shape=(len(sizes), sum(sizes)),
-    )
+    once = np.repeat(np.eye(len(values)), [len(v) for v in values], axis=1)  # (slots, choices)
     answer = linprog(
         -np.concatenate(values) / unit,
         A_ub=np.concatenate(costs, 1) / scale[:, None], b_ub=limits / scale,
-        A_eq=once, b_eq=np.ones(len(sizes)), bounds=(0, 1), method="highs",
+        A_eq=once, b_eq=np.ones(len(values)), bounds=(0, 1), method="highs",
         options={"presolve": False},  # it takes longer than the solution
     )  # fmt: skip
     if answer.status == 2:  # infeasible
