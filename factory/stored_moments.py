@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import networkx as nx
 import numpy as np
 
 from .errors import DataError
@@ -133,14 +132,10 @@ def _features(shares: Array) -> Array:
 
 def upstream_blocks(network: Network, blocks: tuple[Slot, ...]) -> dict[str, tuple[int, ...]]:
     """Per normalization the positions of the blocks whose width its input depends on."""
-    flow: nx.DiGraph[str] = nx.DiGraph()
+    gates = {name: index for index, slot in enumerate(blocks) for name in slot.gated}
+    before: dict[str, set[int]] = {}  # of every tensor, without the block whose gate it is
     for node in network.nodes:
-        for source in node.input:
-            flow.add_edges_from((source, result) for result in node.output)
-    result = {}
-    for node in norm_nodes(network):
-        before = nx.ancestors(flow, node.input[0])
-        result[node.name] = tuple(
-            index for index, slot in enumerate(blocks) if before.intersection(slot.gated)
-        )
-    return result
+        above = [before.get(source, set()) for source in node.input]
+        own = {gates[source] for source in node.input if source in gates}
+        before |= dict.fromkeys(node.output, own.union(*above))
+    return {n.name: tuple(sorted(before.get(n.input[0], ()))) for n in norm_nodes(network)}

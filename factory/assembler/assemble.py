@@ -65,23 +65,27 @@ def frontier(problem: Problem, points: int | None = None) -> list[FrontierPoint]
         problem: Library, task and latency.
         points: Return about this many, evenly spaced in latency; None returns all of them.
     """
+    return [frontier_point(problem, counts) for counts in frontier_counts(problem, points)]
+
+
+def frontier_counts(problem: Problem, points: int | None = None) -> list[dict[str, int]]:
+    """Active modules per block of the same plans."""
     solved = problem.fastest
     positions = list(range(len(solved.cost)))
     if points is not None:
         low, high = int(solved.cost[0]), int(solved.cost[-1])
         steps = [low + (high - low) * i // max(1, points - 1) for i in range(points)]
         positions = sorted({p for step in steps if (p := solved.best(step)) is not None})
-    rows = []
-    for position in positions:
-        counts = solved.counts(position)
-        rows.append(
-            FrontierPoint(
-                plan=plan_from_counts(problem.library, problem.task, counts),
-                value=problem.share(counts),
-                estimate=estimate(problem, counts, 50),
-            )
-        )
-    return rows
+    return [solved.counts(position) for position in positions]
+
+
+def frontier_point(problem: Problem, counts: Mapping[str, int]) -> FrontierPoint:
+    """A plan with its value and what it is estimated to cost and reach."""
+    return FrontierPoint(
+        plan=plan_from_counts(problem.library, problem.task, counts),
+        value=problem.share(counts),
+        estimate=estimate(problem, counts, 50),
+    )
 
 
 def plan_from_counts(library: ModuleLibrary, task: Task, counts: Mapping[str, int]) -> Plan:

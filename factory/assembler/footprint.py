@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ..graph.costs import op_costs, parameter_count
 from ..graph.cut import cut
@@ -20,7 +20,7 @@ _PER = 1_000_000
 Counts = Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Footprint:
     """Cost of a library's choices, as integers; ``fixed`` parts hold what is never cut.
 
@@ -29,24 +29,41 @@ class Footprint:
         fixed_params: Parameters of stem, stream and heads.
         macs: Per slot the multiply-adds of 0, 1, .. active modules.
         fixed_macs: Multiply-adds of stem, stream and heads.
-        live_bytes: Per block slot the largest sum of live activations while it runs.
-        fixed_live_bytes: The same outside all block slots.
         table_bytes: Constants of the answer (anchors and the like).
         modules: Per slot the parameters of one module.
         file_bytes: Per slot the bytes in the ONNX file of 0, 1, .. active modules.
         fixed_file_bytes: The rest of the file, without the metadata of a task.
+        library: What it is the footprint of.
+        whole: Its network with the answer.
+        shapes: Of the network's tensors.
     """
 
     params: Mapping[str, tuple[int, ...]]
     fixed_params: int
     macs: Mapping[str, tuple[int, ...]]
     fixed_macs: int
-    live_bytes: Mapping[str, tuple[int, ...]]
-    fixed_live_bytes: int
     table_bytes: int
     modules: Mapping[str, int]
     file_bytes: Mapping[str, tuple[int, ...]]
     fixed_file_bytes: int
+    library: ModuleLibrary
+    whole: Network
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def live_bytes(self) -> Mapping[str, tuple[int, ...]]:
+        """Per block slot the largest sum of live activations while it runs."""
+        return self._live[0]
+
+    @property
+    def fixed_live_bytes(self) -> int:
+        """The same outside all block slots."""
+        return self._live[1]
+
+    @cached_property
+    def _live(self) -> tuple[dict[str, tuple[int, ...]], int]:
+        """Found when it is asked for: it takes longer than all the rest."""
+        return _live_bytes(self.whole, self.shapes, self.library)
 
     def total_params(self, counts: Counts) -> int:
         """Parameters of a plan; ``counts`` has every slot, the classes included."""
@@ -118,7 +135,6 @@ def footprint(library: ModuleLibrary) -> Footprint:
         )
         macs[slot.name] = tuple(count * work for count in range(slot.groups + 1))
     weights = sum(array.nbytes for array in answer.weights.values())
-    live, fixed_live = _live_bytes(answer, shapes, library)
     total_params = parameter_count(folded)
     file_bytes = {slot.name: _file_bytes(answer, slot, params[slot.name]) for slot in library.slots}
     whole_file = len(model_from_network(answer).SerializeToString())
@@ -127,12 +143,13 @@ def footprint(library: ModuleLibrary) -> Footprint:
         fixed_params=total_params - sum(row[-1] for row in params.values()),
         macs=macs,
         fixed_macs=total_macs - sum(row[-1] for row in macs.values()),
-        live_bytes=live,
-        fixed_live_bytes=fixed_live,
         table_bytes=weights - 4 * total_params,
         modules={slot.name: round(slot.modules[0].mparams * _PER) for slot in library.slots},
         file_bytes=file_bytes,
         fixed_file_bytes=whole_file - sum(row[-1] for row in file_bytes.values()),
+        library=library,
+        whole=answer,
+        shapes=shapes,
     )
 
 

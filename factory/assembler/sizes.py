@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..library.library import ModuleLibrary
 from ..schema import Budget, Certificate, Estimate, FrontierPoint, Gain, LatencyTable, Plan, Task
-from .assemble import Choice, certify, frontier, plan_from_counts, solve
+from .assemble import (
+    Choice,
+    certify,
+    frontier_counts,
+    frontier_point,
+    plan_from_counts,
+    solve,
+)
 from .infeasible import infeasible
 from .knees import knees
 from .limits import loosened
@@ -156,40 +163,52 @@ def frontier_any_size(
         The points, and how many plans the frontiers of the sizes hold, each by itself.
     """
     problems = [problem_for(option.library, task, option.table) for option in options]
-    every = [p for problem in problems for p in frontier(problem, max(points, PER_SIZE))]
-    every.sort(key=lambda point: (_latency(point), -_accuracy(point.estimate)))
-    kept: list[FrontierPoint] = []
+    most = max(points, PER_SIZE)
+    every = [_Point.of(p, counts) for p in problems for counts in frontier_counts(p, most)]
+    every.sort(key=lambda point: (point.latency_ms, -point.accuracy))
+    kept: list[_Point] = []
     for point in every:
-        if not kept or _accuracy(point.estimate) > _accuracy(kept[-1].estimate):
+        if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
-    bends = knees([_latency(point) for point in kept], [_accuracy(p.estimate) for p in kept])
-    kept = [replace(point, is_knee=number in bends) for number, point in enumerate(kept)]
-    steps = sum(len(problem.fastest.cost) for problem in problems)
-    return _spread(kept, points), steps
+    latencies = [point.latency_ms for point in kept]
+    bends = knees(latencies, [point.accuracy for point in kept])
+    found = [
+        replace(frontier_point(kept[i].problem, kept[i].counts), is_knee=i in bends)
+        for i in _spread(latencies, bends, points)
+    ]
+    return found, sum(len(problem.fastest.cost) for problem in problems)
 
 
-def _spread(rows: list[FrontierPoint], points: int) -> list[FrontierPoint]:
-    """At most ``points`` of the rows, evenly spaced in latency: both ends, knees if they fit."""
-    low, high = _latency(rows[0]), _latency(rows[-1])
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Point:
+    """A plan of some size: active modules per block, median latency and estimated accuracy."""
+
+    problem: Problem
+    counts: dict[str, int]
+    latency_ms: float
+    accuracy: float
+
+    @classmethod
+    def of(cls, problem: Problem, counts: dict[str, int]) -> _Point:
+        """The plan with its estimates."""
+        return cls(
+            problem=problem, counts=counts, accuracy=problem.accuracy(counts).value,
+            latency_ms=problem.table.predict(problem.with_classes(counts)).value,
+        )  # fmt: skip
+
+
+def _spread(latencies: Sequence[float], bends: Collection[int], points: int) -> list[int]:
+    """Positions of at most ``points``, evenly spaced in latency: both ends, knees if they fit."""
+    low, high = latencies[0], latencies[-1]
     chosen, position = [], 0
     for number in range(points):
         limit = low + (high - low) * number / max(1, points - 1)
-        while position + 1 < len(rows) and _latency(rows[position + 1]) <= limit:
+        while position + 1 < len(latencies) and latencies[position + 1] <= limit:
             position += 1
         chosen.append(position)
-    chosen[-1] = len(rows) - 1
+    chosen[-1] = len(latencies) - 1
     inner = range(1, len(chosen) - 1)
-    for position, row in enumerate(rows):
-        if row.is_knee and inner:  # in place of the nearest
-            chosen[min(inner, key=lambda i: abs(chosen[i] - position))] = position
-    return [rows[position] for position in sorted(set(chosen))]
-
-
-def _latency(point: FrontierPoint) -> float:
-    assert point.estimate.latency_ms is not None
-    return point.estimate.latency_ms.value
-
-
-def _accuracy(estimate: Estimate) -> float:
-    assert estimate.accuracy is not None
-    return estimate.accuracy.value
+    for bend in sorted(bends):
+        if inner:  # in place of the nearest
+            chosen[min(inner, key=lambda i: abs(chosen[i] - bend))] = bend
+    return sorted(set(chosen))

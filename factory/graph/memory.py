@@ -60,10 +60,11 @@ def live_buffers(network: Network, shapes: Shapes) -> list[set[Buffer]]:
                 made = position if mine.is_blocked else min(uses[copy])
                 spans[copy], end = (made, max(uses[copy])), max(end, made)
             spans[homes[name]] = (start, max([end, *uses.get(mine, [])]))
-    return [
-        {buffer for buffer, (start, end) in spans.items() if start <= position <= end}
-        for position in range(len(network.nodes))
-    ]
+    live: list[set[Buffer]] = [set() for _ in network.nodes]
+    for buffer, (start, end) in spans.items():
+        for buffers in live[start : end + 1]:
+            buffers.add(buffer)
+    return live
 
 
 def _layouts(network: Network, shapes: Shapes) -> dict[str, bool]:

@@ -243,7 +243,9 @@ def test_many_plans_of_every_size_are_compared(options, monkeypatch: pytest.Monk
     mine = options["cls"]
     task = mine[0].library.task()
     asked = []
-    found = sizes.frontier
-    monkeypatch.setattr(sizes, "frontier", lambda *rest: asked.append(rest[-1]) or found(*rest))
+    found = sizes.frontier_counts
+    monkeypatch.setattr(
+        sizes, "frontier_counts", lambda *rest: asked.append(rest[-1]) or found(*rest)
+    )
     frontier_any_size(mine, task, 2)
     assert asked == [sizes.PER_SIZE] * 2
