@@ -125,7 +125,7 @@ def main(data_dir: Path, steps: int, names: tuple[str, ...]) -> None:
         row = {"network": name, **_costs(NETWORKS[name]), **latencies[name]}
         row |= _trained(NETWORKS[name], data, steps)
         click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-        write_rows("block_types", [row], replace=("network",))
+        write_rows("block_types", [row], replace=("network", "steps"))
 
 
 def _model(stages: tuple[Stage, ...], fraction: float = 1.0) -> bytes:

@@ -69,6 +69,8 @@ def _library_quality() -> str:
         what += f", {row['what']}" if "{share}" not in _PARTS[row["part"]] else ""
         if row["part"] == "cutting" and row["what"].startswith("10 classes"):
             what = "10 classes, built at 0.25 of the latency"
+        if row["what"] == "all classes, no limit":
+            what = "built without a limit, all classes"
         size = f" ({float(row['mmacs']):.0f} MMACs)" if row["mmacs"] else ""
         low, value, high = (float(row[name]) for name in ("low", "value", "high"))
         bar = f"{float(row['bar']):g}" if row["bar"] else ""

@@ -5,7 +5,8 @@
 Writes ``results/library_quality.csv``, one row per claim with the bar it is held against, and
 ``results/library_quality_tasks.csv``, one row per network. All accuracies are on the test split.
 
-* full: the whole network, all classes; ten-class tasks at full size (tiny200).
+* full: the whole network, all classes, and what nnfactory builds where nothing is limited, which
+  may be of a smaller input; ten-class tasks at full size (tiny200).
 * cutting: 30 random tasks of 2 to 20 classes; what nnfactory builds at half and a quarter of the
   full network's measured latency, against the full network with logits masked to the task.
 * conditioning: 30 tasks, half of them of similar classes; at 10, 25 and 50 % of the latency what
@@ -41,11 +42,14 @@ from equal_latency import (
 )
 from results_file import data_option, need_data, write_rows
 
-from nnfactory.factory.accuracy_measurement import matches, measure_accuracy
-from nnfactory.factory.assembler.footprint import footprint, full_counts
+from nnfactory.factory.accuracy_measurement import images_at, matches, measure_accuracy
+from nnfactory.factory.assembler.footprint import footprint
+from nnfactory.factory.assembler.sizes import assemble_any_size
 from nnfactory.factory.datasets import DataSet
+from nnfactory.factory.graph.network import Network
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.linker import link
+from nnfactory.factory.schema import Budget, Plan
 
 PARTS = ("full", "cutting", "conditioning")
 SLOW_PARTS = ("against",)
@@ -87,16 +91,12 @@ def _full(
 ) -> tuple[list[Claim], list[dict[str, object]]]:
     """The whole network on all classes and, for classifiers, on ten of them."""
     every = case_of(library, data, range(len(library.classes)), np.random.default_rng(0))
+    free = assemble_any_size(every.options, every.task, Budget())[0]
     network = link(library, plain_plan(every, full_active(library))).network
-    whole = measure_accuracy(network, every.test, len(library.classes))
-    counts = {**full_counts(library), CLASSES: len(library.classes)}
-    size = footprint(library)
     claims = [
-        Claim(
-            "full", library.name, "all classes", whole, size.total_params(counts) / 1e6,
-            size.total_macs(counts) / 1e6,
-        )
-    ]  # fmt: skip
+        _whole(every, "all classes", plain_plan(every, full_active(library)), network),
+        _whole(every, "all classes, no limit", free, link(library, free).network),
+    ]
     if library.kind == "det":
         found = matches(network, every.test, len(library.classes)).class_ap50()
         rows = [
@@ -112,6 +112,17 @@ def _full(
         values.append(outcome(case, plain_plan(case, full_active(library)), latency_ms=0).metric())
     claims.append(Claim("full", library.name, "10 classes", mean_interval(values)))
     return claims, []
+
+
+def _whole(case: Case, what: str, plan: Plan, network: Network) -> Claim:
+    """What the network of a plan costs, and how accurate it is."""
+    counts = {**plan.counts, CLASSES: len(case.classes)}
+    size = footprint(case.library.at(plan.input_size))
+    images = images_at(case.test, plan.input_size)
+    return Claim(
+        "full", case.library.name, what, measure_accuracy(network, images, len(case.classes)),
+        size.total_params(counts) / 1e6, size.total_macs(counts) / 1e6,
+    )  # fmt: skip
 
 
 def _cutting(

@@ -65,7 +65,7 @@ def main(data_dir: Path, names: tuple[str, ...], candidates: int, images: int, t
         for row in _candidates(name, pool, seen, more, candidates):
             rows.append(row)
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-            write_rows("reassembly_candidates", rows, replace=("pool",))
+        click.echo(write_rows("reassembly_candidates", rows, replace=("pool",)))
         click.echo(write_rows("reassembly_ranking", _taus(name, rows), replace=("pool",)))
 
 

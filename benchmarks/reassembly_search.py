@@ -11,7 +11,6 @@ resident at once.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from nnfactory.factory.graph.costs import parameter_count
 from nnfactory.factory.graph.network import model_from_network
 
 SHARE = 0.5  # of the parameters of the largest network
-PER_CLASS = 60
+PER_CLASS = 80
 RUNS = ("from nothing", "features known")
 
 
@@ -91,8 +90,8 @@ def _searched(pool: str, run: str, folder: Path, limit: float, images: int) -> d
         process = subprocess.Popen([sys.executable, "-m", "nnfactory", *words], stdout=out)
         _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
-    answer = json.loads((folder / "answer.json").read_text())
     if os.waitstatus_to_exitcode(status):
+        answer = (folder / "answer.json").read_text()
         raise click.ClickException(f"The search in {pool} failed: {answer}")
     row = {
         "pool": pool, "run": run, "networks": len(networks), "limit_mparams": round(limit, 3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 
 from ..factory.errors import DataError, SpecError, UnknownNameError
@@ -18,7 +20,13 @@ def list_profiles() -> list[DeviceProfile]:
     Raises:
         DataError: A profile is malformed.
     """
-    return [read_profile(path) for path in sorted(PROFILES.glob("*.toml"))]
+    return copy.deepcopy(list(_profiles_in(PROFILES)))
+
+
+@lru_cache(maxsize=4)
+def _profiles_in(folder: Path) -> tuple[DeviceProfile, ...]:
+    """Read once: what is shipped does not change."""
+    return tuple(read_profile(path) for path in sorted(folder.glob("*.toml")))
 
 
 def load_profile(name_or_alias_or_path: str | Path) -> DeviceProfile:

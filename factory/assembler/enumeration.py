@@ -67,6 +67,8 @@ def best_plan(
 ) -> Solution | None:
     """Maximize the sum of ``objective`` under all rows; None when no plan satisfies them.
 
+    With a bar in the hint, also where no plan reaches it.
+
     Args:
         objective: Integer value (or negative cost) per slot and count.
         least: Least number of active modules per slot.
@@ -148,7 +150,8 @@ class _Program:
         values: Per slot (choices,).
         costs: Per slot (rows, choices).
         limits: (rows,).
-        multiples: Of the multipliers of the relaxation, these themselves first: (multiples, rows).
+        multiples: Of the multipliers of the relaxation, or of a tighter program's, these themselves
+            first: (multiples, rows).
         bounds: What no plan is worth more than, (multiples,).
         losses: Per slot (multiples, choices), what a choice takes off every bound.
     """

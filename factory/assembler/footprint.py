@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+
+import numpy as np
 
 from ..graph.costs import op_costs, parameter_count
 from ..graph.cut import cut
@@ -34,7 +36,7 @@ class Footprint:
         file_bytes: Per slot the bytes in the ONNX file of 0, 1, .. active modules.
         fixed_file_bytes: The rest of the file, without the metadata of a task.
         library: What it is the footprint of.
-        whole: Its network with the answer.
+        whole: Its network with the answer; the weights have their shapes alone.
         shapes: Of the network's tensors.
     """
 
@@ -148,9 +150,17 @@ def footprint(library: ModuleLibrary) -> Footprint:
         file_bytes=file_bytes,
         fixed_file_bytes=whole_file - sum(row[-1] for row in file_bytes.values()),
         library=library,
-        whole=answer,
+        whole=_hollow(answer),
         shapes=shapes,
     )
+
+
+def _hollow(network: Network) -> Network:
+    """The network with weights that are zero and take no memory."""
+    weights = {
+        n: np.broadcast_to(np.zeros((), a.dtype), a.shape) for n, a in network.weights.items()
+    }
+    return replace(network, weights=weights)
 
 
 def _file_bytes(network: Network, slot: Slot, params: tuple[int, ...]) -> tuple[int, ...]:

@@ -74,7 +74,8 @@ def cached_representations(
     path = folder / f"{digest.hexdigest()[:32]}.safetensors"
     with contextlib.suppress(OSError, SafetensorError):
         known = dict(load_file(path))
-        path.touch()
+        with contextlib.suppress(OSError):  # a folder that cannot be written to, or a file gone
+            os.utime(path)
         return known
     found = representations(donor, tensors, pixels)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,13 +88,15 @@ def cached_representations(
 
 def _make_room(folder: Path, newest: Path, most_bytes: int) -> None:
     """Remove the files that were used longest ago, but not the newest one."""
-    with contextlib.suppress(OSError):  # another process makes room, too
-        files = [path for path in folder.glob("*.safetensors") if path != newest]
-        room = most_bytes - newest.stat().st_size
-        for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
-            room -= path.stat().st_size
-            if room < 0:
-                path.unlink()
+    known = []
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(OSError):  # another process makes room, too
+            known.append((path == newest, path.stat().st_mtime, path.stat().st_size, path))
+    room = most_bytes
+    for is_newest, _, size, path in sorted(known, reverse=True):
+        room -= size
+        if room < 0 and not is_newest:
+            path.unlink(missing_ok=True)
 
 
 def one_of_each(rows: Array) -> Array:
