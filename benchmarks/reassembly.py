@@ -180,7 +180,7 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
                 }
             )  # fmt: skip
             click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
-        write_rows("reassembly_frozen", rows, replace=("pool",))  # a share may take long
+        write_rows("reassembly_frozen", rows, replace=("pool", "share", "way"))  # may take long
     return rows
 
 
