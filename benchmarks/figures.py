@@ -45,10 +45,14 @@ def updated(page: str, parts: Sequence[Callable[[], str]]) -> str:
 
 
 _PARTS = {
-    "full": "whole network",
-    "cutting": "built at {share} of the latency, against the full network with masked logits",
-    "conditioning": "modulated for the task at {share}, against the plain slice",
-    "against": "built at a quarter, against {share}",
+    "full": "whole network, {what}",
+    "cutting": "built at {what} of the latency, against the full network with masked logits",
+    "conditioning": "modulated for the task at {what}, against the plain slice",
+    "against": "built at a quarter, against {what}",
+}
+_CLAIMS = {  # of any part, in words of their own
+    "10 classes at 0.25": "10 classes, built at 0.25 of the latency",
+    "all classes, no limit": "built without a limit, all classes",
 }
 
 
@@ -65,12 +69,7 @@ def _library_quality() -> str:
         "|---|---|---|---|",
     ]
     for row in rows:
-        what = _PARTS[row["part"]].format(share=row["what"])
-        what += f", {row['what']}" if "{share}" not in _PARTS[row["part"]] else ""
-        if row["part"] == "cutting" and row["what"].startswith("10 classes"):
-            what = "10 classes, built at 0.25 of the latency"
-        if row["what"] == "all classes, no limit":
-            what = "built without a limit, all classes"
+        what = _CLAIMS.get(row["what"]) or _PARTS[row["part"]].format(what=row["what"])
         size = f" ({float(row['mmacs']):.0f} MMACs)" if row["mmacs"] else ""
         low, value, high = (float(row[name]) for name in ("low", "value", "high"))
         bar = f"{float(row['bar']):g}" if row["bar"] else ""

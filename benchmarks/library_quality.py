@@ -46,7 +46,6 @@ from nnfactory.factory.accuracy_measurement import images_at, matches, measure_a
 from nnfactory.factory.assembler.footprint import footprint
 from nnfactory.factory.assembler.sizes import assemble_any_size
 from nnfactory.factory.datasets import DataSet
-from nnfactory.factory.graph.network import Network
 from nnfactory.factory.library.library import CLASSES, ModuleLibrary
 from nnfactory.factory.linker import link
 from nnfactory.factory.schema import Budget, Plan
@@ -91,13 +90,14 @@ def _full(
 ) -> tuple[list[Claim], list[dict[str, object]]]:
     """The whole network on all classes and, for classifiers, on ten of them."""
     every = case_of(library, data, range(len(library.classes)), np.random.default_rng(0))
+    whole = plain_plan(every, full_active(library))
     free = assemble_any_size(every.options, every.task, Budget())[0]
-    network = link(library, plain_plan(every, full_active(library))).network
     claims = [
-        _whole(every, "all classes", plain_plan(every, full_active(library)), network),
-        _whole(every, "all classes, no limit", free, link(library, free).network),
+        _accuracy(every, "all classes", whole),
+        _accuracy(every, "all classes, no limit", free),
     ]
     if library.kind == "det":
+        network = link(library, whole).network
         found = matches(network, every.test, len(library.classes)).class_ap50()
         rows = [
             {"part": "full", "library": library.name, "what": name, "value": round(ap, 4)}
@@ -114,10 +114,11 @@ def _full(
     return claims, []
 
 
-def _whole(case: Case, what: str, plan: Plan, network: Network) -> Claim:
+def _accuracy(case: Case, what: str, plan: Plan) -> Claim:
     """What the network of a plan costs, and how accurate it is."""
     counts = {**plan.counts, CLASSES: len(case.classes)}
     size = footprint(case.library.at(plan.input_size))
+    network = link(case.library, plan).network
     images = images_at(case.test, plan.input_size)
     return Claim(
         "full", case.library.name, what, measure_accuracy(network, images, len(case.classes)),

@@ -176,8 +176,8 @@ def _searches() -> str:
         "## Time and memory of a whole search",
         "",
         "`nnfactory reassemble` for half of the parameters of the largest network, "
-        f"{rows[0]['images']} images to fit to and as many to choose on. *Known* is what the "
-        "networks make of the images, as after a run that was interrupted "
+        f"{rows[0]['images']} images to fit to and as many to choose on, one run each. *Known* is "
+        "what the networks make of the images, as after a run that was interrupted "
         "(`reassembly_search.csv`):",
         "",
         "| pool | from nothing | features known | memory |",

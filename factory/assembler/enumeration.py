@@ -53,8 +53,8 @@ class Hint:
         """Those of the tighter program, if it has any."""
         return self.tighter.multipliers if self.tighter else None
 
-    def least(self, otherwise: float) -> float:
-        """Plans worth less are not the answer."""
+    def floor(self, otherwise: float) -> float:
+        """Plans worth less are not the answer; ``otherwise`` is known without a hint."""
         known = [self.tighter.objective] if self.tighter else [otherwise]
         return max(known if self.bar is None else [*known, self.bar])
 
@@ -83,7 +83,7 @@ def best_plan(
     if program is None:
         return None
     bound = float(program.bounds[0])
-    lowest = hint.least(float(sum(value.min() for value in program.values)))
+    lowest = hint.floor(float(sum(value.min() for value in program.values)))
     gap, most = FIRST_GAP * abs(bound) + 1, MOST_PLANS if known is None else FEW_PLANS
     while True:
         floor = max(bound - gap, lowest - 1)

@@ -38,6 +38,11 @@ def test_alias_finds_the_profile():
     assert load_profile("host").memory_mib is None
 
 
+def test_what_is_done_to_a_loaded_profile_stays_with_it():
+    load_profile("jetson").facts["loud"] = True
+    assert "loud" not in load_profile("jetson").facts
+
+
 def test_unknown_name_gets_a_suggestion():
     with pytest.raises(UnknownNameError) as caught:
         load_profile("jetson-orin-nan")

@@ -11,6 +11,7 @@ import pytest
 
 from nnfactory.factory.errors import SpecError
 from nnfactory.factory.graph.cut_points import cut_points
+from nnfactory.factory.reuse import features
 from nnfactory.factory.reuse.donor import Donor
 from nnfactory.factory.reuse.features import (
     cached_representations,
@@ -88,6 +89,21 @@ def test_what_is_known_of_earlier_times_is_read_and_makes_room(donors, rng, tmp_
     assert second not in files()
     assert first in files()
     assert len(files()) == 2
+
+
+def test_a_cache_that_cannot_be_written_to_is_read(
+    donors, rng, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    donor, pixels = donors[2], list(rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    tensors = [cut_points(donor.network)[-1].tensor]
+    first = cached_representations(donor, tensors, pixels, tmp_path)
+    monkeypatch.setattr(features.os, "utime", refuse)
+    monkeypatch.setattr(features, "representations", refuse)
+    again = cached_representations(donor, tensors, pixels, tmp_path)
+    np.testing.assert_array_equal(again[tensors[0]], first[tensors[0]])
 
 
 def test_images_are_prepared_as_the_network_wants_them(donors):

@@ -12,7 +12,7 @@ from nnfactory.factory.assembler.assemble import assemble
 from nnfactory.factory.datasets import DataSet, Images
 from nnfactory.factory.features import features, full_network
 from nnfactory.factory.graph.normalization import estimate_moments, norm_nodes
-from nnfactory.factory.library.library import NORMALIZATIONS
+from nnfactory.factory.library.library import NORMALIZATIONS, ModuleLibrary
 from nnfactory.factory.library.store import open_library
 from nnfactory.factory.linker import link, prove
 from nnfactory.factory.schema import Budget
@@ -33,6 +33,36 @@ def noise(kind: str, side: int, classes: int, n: int, seed: int) -> Images:
         if kind == "det"
         else (),
     )
+
+
+def assert_progress_was_reported(phases: dict[str, tuple[int, int]], sides: tuple[int, ...]):
+    at_every_size = {
+        f"{phase} at {size} px"
+        for phase in ("curves", "statistics", "accuracy pairs")
+        for size in sides
+    }
+    chosen = {"values", "plain or training", "normalization"}
+    assert {"importance", *chosen, *at_every_size} <= set(phases)
+    assert all(done == total for phase, (done, total) in phases.items() if phase != "test split")
+
+
+def assert_every_size_was_measured(library: ModuleLibrary, sides: tuple[int, ...]):
+    modules = sum(slot.groups + 1 for slot in library.blocks)
+    for size, pairs in zip(sides, (56, 28), strict=True):
+        view = library.at(size)
+        assert view.statistics is not None
+        assert view.statistics.counts.shape == (6, len(library.blocks))
+        assert view.curves.shape == (len(library.classes), modules)
+        assert len(view.accuracy["pairs"]) == pairs
+        for pair in view.accuracy["pairs"]:
+            assert len(pair["per_class"]) == len(pair["classes"])
+            if library.kind == "cls":  # the classes have as many images each
+                assert np.mean(pair["per_class"]) == pytest.approx(pair["accuracy"], abs=2e-3)
+        built = [pair for pair in view.accuracy["pairs"] if pair["origin"] == "optimized"]
+        assert len(built) == view.accuracy["fit"]["n"] == 3 * pairs // 4
+        assert view.accuracy["class_fit"]["n"] == sum(
+            value is not None for pair in built for value in pair["per_class"]
+        )
 
 
 @pytest.mark.slow
@@ -64,33 +94,11 @@ def test_a_published_library_opens_links_and_is_proven(
         train_seconds=3600,
         report=lambda phase, done, total: phases.update({phase: (done, total)}),
     )
-    at_every_size = {
-        f"{phase} at {size} px"
-        for phase in ("curves", "statistics", "accuracy pairs")
-        for size in toy_parts.sides
-    }
-    chosen = {"values", "plain or training", "normalization"}
-    assert {"importance", *chosen, *at_every_size} <= set(phases)
-    assert all(done == total for phase, (done, total) in phases.items() if phase != "test split")
+    assert_progress_was_reported(phases, toy_parts.sides)
     library = open_library(folder)
     assert (library.name, library.kind, library.classes) == (recipe.name, kind, classes)
     assert library.input_sizes == toy_parts.sides
-    modules = sum(slot.groups + 1 for slot in library.blocks)
-    for size, pairs in zip(toy_parts.sides, (56, 28), strict=True):
-        view = library.at(size)
-        assert view.statistics is not None
-        assert view.statistics.counts.shape == (6, len(library.blocks))
-        assert view.curves.shape == (len(classes), modules)
-        assert len(view.accuracy["pairs"]) == pairs
-        for pair in view.accuracy["pairs"]:
-            assert len(pair["per_class"]) == len(pair["classes"])
-            if kind == "cls":  # the classes have as many images each
-                assert np.mean(pair["per_class"]) == pytest.approx(pair["accuracy"], abs=2e-3)
-        built = [pair for pair in view.accuracy["pairs"] if pair["origin"] == "optimized"]
-        assert len(built) == view.accuracy["fit"]["n"] == 3 * pairs // 4
-        assert view.accuracy["class_fit"]["n"] == sum(
-            value is not None for pair in built for value in pair["per_class"]
-        )
+    assert_every_size_was_measured(library, toy_parts.sides)
     assert set(library.card["normalization"]["validation"]) == set(NORMALIZATIONS)
     assert library.card["statistics"]["kind"] in ("training", "plain")
     metric = library.card["metric"]
