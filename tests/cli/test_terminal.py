@@ -71,7 +71,7 @@ COLOR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|38;)[\d;]*m")
 def test_progress_goes_to_stderr_and_the_answer_to_stdout(toy_cls: ModuleLibrary, folder: Path):
     words = ("plan", "--device", "host", "--task", "cls", "--library", toy_cls.folder, "--json")
     code, stdout, stderr = run_on_terminal(*words, stdout=False, stderr=True)
-    assert code == 0
+    assert code == 0, stderr
     assert json.loads(stdout)["is_measured"] is True
     assert "timing networks" in stderr
     assert is_empty(folder)
