@@ -107,39 +107,54 @@ def _ahead(row: dict[str, str] | None) -> str:
 
 
 def _mixed_against_donors() -> str:
-    """After training: the best mixed network against the best donor of no more parameters."""
+    """After training: the best mixed network against the best donor that is no faster."""
     rows = read_rows("reassembly_candidates")
+    ms = {(r["pool"], r["donors"]): float(r["ms"]) for r in read_rows("reassembly_latency")}
+    if not rows or not ms:
+        return ""
     lines = [
         "## After training",
         "",
-        "Of the networks that were trained for the ranking, the best mixed one against the best "
-        "single donor of no more parameters, both trained alike, with millions of multiply-adds "
-        "(`reassembly_candidates.csv`; latencies were not measured):",
+        "Of the networks that were trained for the ranking, the best mixed one that is no slower "
+        "than a donor, both trained alike, with measured latency (ONNX Runtime, one thread; "
+        "`reassembly_candidates.csv`, `reassembly_latency.csv`). The differences of accuracy have "
+        "95 % intervals over test images, unpaired:",
         "",
-        "| pool, donor | accuracy | best mixed network of no more parameters | accuracy |",
-        "|---|---|---|---|",
+        "| pool, donor | accuracy | best mixed network that is no slower | accuracy | points |",
+        "|---|---|---|---|---|",
     ]
     for row in rows:
         if row["mixed"] != "0":
             continue
+        limit = ms[row["pool"], row["donors"]]
         fitting = [
             r for r in rows
             if r["pool"] == row["pool"] and r["mixed"] == "1"
-            and float(r["mparams"]) <= float(row["mparams"])
+            and ms[r["pool"], r["donors"]] <= limit
         ]  # fmt: skip
         best = max(fitting, key=lambda r: float(r["trained"]), default=None)
         name = row["donors"].split("+")[0]
-        mixed = "none was drawn | " if best is None else _mixed(best)
-        lines.append(f"| {row['pool']}, {name} | {_trained(row)} | {mixed} |")
-    return "\n".join(lines) + "\n" if rows else ""
+        first = f"| {row['pool']}, {name} | {_trained(row, ms)} |"
+        if best is None:
+            lines.append(f"{first} none was drawn | | |")
+            continue
+        lines.append(
+            f"{first} {best['donors'].replace('+', ' > ')} | {_trained(best, ms)} "
+            f"| {_difference(best, row)} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
-def _mixed(row: dict[str, str]) -> str:
-    return f"{row['donors'].replace('+', ' > ')} | {_trained(row)}"
+def _difference(one: dict[str, str], other: dict[str, str]) -> str:
+    """Points between two accuracies; unpaired, for the answers are not kept."""
+    shares, images = [float(r["trained"]) for r in (one, other)], float(one["test_images"])
+    half = 1.96 * sum(p * (1 - p) / images for p in shares) ** 0.5
+    gap = shares[0] - shares[1]
+    return f"{100 * gap:+.1f} [{100 * (gap - half):+.1f}, {100 * (gap + half):+.1f}]"
 
 
-def _trained(row: dict[str, str]) -> str:
-    return f"{float(row['trained']):.3f} ({float(row['mmacs']):.0f} M)"
+def _trained(row: dict[str, str], ms: dict[tuple[str, str], float]) -> str:
+    return f"{float(row['trained']):.3f} ({ms[row['pool'], row['donors']]:.2f} ms)"
 
 
 def _swapped() -> str:

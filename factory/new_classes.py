@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .assembler.accuracy import half_width, logit
+from .assembler.accuracy import half_widths, logit
 from .datasets.examples import Examples
 from .errors import DataError, UsageError
 from .features import features, full_network, with_class_layer
@@ -40,11 +40,13 @@ class Head:
         left_out: Accuracy on every example by a layer that was fitted without it and one example
             of every other class: leaving out one alone would tell the layer which class is
             missing.
+        per_class: The same for the examples of each class, (K,).
     """
 
     weight: Array
     bias: Array
     left_out: Interval
+    per_class: tuple[float, ...]
 
 
 def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
@@ -78,11 +80,12 @@ def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
         without[rows] = targets[rows] - np.linalg.solve(rest, residual[rows])
     scale = _best_scale(without, labels)
     slope = scale * (x.T @ inverse @ (targets - mean)) / spread[:, None]  # (C, K)
-    correct = int((without.argmax(1) == labels).sum())
+    correct = without.argmax(1) == labels
     return Head(
         weight=slope.T,
         bias=scale * mean - center @ slope,
-        left_out=proportion_interval(correct, len(labels), level=0.9, spread=SPREAD),
+        left_out=proportion_interval(int(correct.sum()), len(labels), level=0.9, spread=SPREAD),
+        per_class=tuple(float(correct[labels == c].mean()) for c in range(classes)),
     )
 
 
@@ -140,7 +143,7 @@ def library_of_examples(
         sizes[size] = replace(
             library.sizes[size],
             curves=weights @ view.curves,
-            accuracy=_accuracy(view.accuracy, heads[size].left_out, len(examples.classes)),
+            accuracy=_accuracy(view.accuracy, heads[size]),
         )
     modulation = library.modulation and Modulation(
         classes=weights @ library.modulation.classes, widths=library.modulation.widths
@@ -270,23 +273,23 @@ def _with_head(library: ModuleLibrary, head: Head) -> ModuleLibrary:
     return replace(library, network=with_class_layer(library.network, head.weight, head.bias))
 
 
-def _accuracy(table: Mapping[str, Any], left_out: Interval, classes: int) -> dict[str, Any]:
+def _accuracy(table: Mapping[str, Any], head: Head) -> dict[str, Any]:
     """The library's fit, moved so that the full network is worth its left-out accuracy.
 
     Its interval grows by that of the left-out accuracy; there is no estimate per class.
     """
-    fit, size = table["fit"], math.log(classes)
-    middle = float(logit(left_out.value))
-    _, _, slope, bend, *rest = fit["coefficients"]
+    fit, left_out, classes = table["fit"], head.left_out, len(head.per_class)
+    size, middle = math.log(classes), float(logit(left_out.value))
+    _, _, slope, bend, *rest = fit["coefficients"]  # moved: the logit of the whole is its strength
     known = max(middle - float(logit(left_out.low)), float(logit(left_out.high)) - middle)
-    half = math.hypot(half_width(fit, classes), known)
-    moved = middle - slope * size - bend * size**2
+    half = math.hypot(float(half_widths(fit, np.ones(1), classes)[0]), known)
+    moved = -slope * size - bend * size**2
     return {
-        "per_class": [left_out.value] * classes,
+        "per_class": list(head.per_class),
         "fit": {
             **fit,
-            "coefficients": [moved, 0.0, slope, bend, *rest],
-            "spread": [math.log(half), 0.0],
+            "coefficients": [moved, 1.0, slope, bend, *rest],
+            "spread": [math.log(half), 0.0, *fit["spread"][2:]],
             "quantiles": [1.0] * len(fit["quantiles"]),
         },
     }

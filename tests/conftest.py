@@ -22,7 +22,7 @@ from nnfactory.cli import cli
 from nnfactory.devices import latency_table as tables_of_machines
 from nnfactory.devices import measure
 from nnfactory.factory import features, schema
-from nnfactory.factory.assembler import accuracy
+from nnfactory.factory.assembler import accuracy, strength
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph import cut, normalization
 from nnfactory.factory.graph.network import model_from_network
@@ -140,20 +140,15 @@ def _statistics(network, slots, plans: int, side: int) -> library.Statistics:
     )
 
 
-def synthetic_pairs(
-    n: int, seed: int, classes: int, blocks: int = 4, handicap: float = 0.0
-) -> list[accuracy.Pair]:
-    """Measured networks as they could be: accuracy rises with the value of the plan.
-
-    ``handicap`` is what all of them lack, in logits.
-    """
+def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[accuracy.Pair]:
+    """Measured networks as they could be: accuracy rises with the value of the plan."""
     rng = np.random.default_rng(seed)
     pairs = []
     for number in range(n):
         size = int(rng.integers(2, classes + 1))
         share, strength = float(rng.uniform(0.2, 1.0)), float(rng.uniform(0.4, 0.8))
         odds = accuracy.logit(strength) - 2.0 * (1 - share) - 0.3 * np.log(size)
-        odds += rng.normal(0.0, 0.25) - handicap
+        odds += rng.normal(0.0, 0.25)
         pairs.append(
             accuracy.Pair(
                 classes=tuple(range(size)),
@@ -190,15 +185,17 @@ def _size_data(network, slots, classes: int, side: int) -> library.SizeData:
     for slot in blocks:
         rising = np.cumsum(rng.uniform(0.1, 1.0, (classes, slot.groups)), 1).astype(np.float32)
         curves.append(np.pad(rising, ((0, 0), (1, 0))))
-    handicap = 0.0 if side == SIDE else 0.9
-    pairs = synthetic_pairs(60, 11, classes, len(blocks), handicap)
+    pairs = synthetic_pairs(60, 11, classes, len(blocks))
+    whole = 0.5 + 0.04 * np.arange(classes)
+    if side < SIDE:
+        whole = strength.moved(whole, -0.9)
     return library.SizeData(
         curves=np.concatenate(curves, 1),
         statistics=_statistics(network, slots, plans=4, side=side),
         accuracy={
-            "fit": accuracy.fit_accuracy(pairs),
-            "class_fit": accuracy.fit_class_accuracy(_class_pairs(pairs)),
-            "per_class": [round(0.5 + 0.04 * index, 2) for index in range(classes)],
+            "fit": accuracy.fit_accuracy([pairs])[0],
+            "class_fit": accuracy.fit_class_accuracy([_class_pairs(pairs)])[0],
+            "per_class": [round(float(value), 4) for value in whole],
             "split": "validation",
             "pairs": [dataclasses.asdict(pair) for pair in pairs],
         },

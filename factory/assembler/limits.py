@@ -235,7 +235,7 @@ def _class_accuracy(problem: Problem, asked: float) -> Limit:
         )
     tables, strengths = problem.class_tables, problem.class_strengths
     whole = np.sum([table[:, -1] for table in tables.values()], 0)
-    needs = least_shares(fit, asked, strengths, len(strengths), whole)
+    needs = least_shares(fit, asked, strengths, len(strengths), whole, doubt=problem.doubt)
     rows = [
         _at_least(
             {slot: tuple(table[number].tolist()) for slot, table in tables.items()}, int(need)

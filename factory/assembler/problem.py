@@ -16,6 +16,7 @@ from ..units import MIB
 from . import knapsack
 from .accuracy import estimate_accuracies, estimate_accuracy, least_shares
 from .footprint import Footprint, empty_counts, footprint
+from .strength import class_strengths, doubt_of, task_strength
 from .values import SCALE, class_values, slot_values, value_share
 
 
@@ -61,8 +62,13 @@ class Problem:
 
     @property
     def strength(self) -> float:
-        """Mean validation accuracy of the full network on the task's classes, in [0, 1]."""
+        """Accuracy of the full network on the task's classes, in [0, 1]: where estimates start."""
         return task_strength(self.library, self.task)
+
+    @cached_property
+    def doubt(self) -> float:
+        """How far the strengths may be overstated, in logits: see :func:`doubt_of`."""
+        return doubt_of(self.library)
 
     @cached_property
     def class_tables(self) -> dict[str, Array]:
@@ -75,9 +81,8 @@ class Problem:
 
     @cached_property
     def class_strengths(self) -> Array:
-        """Validation accuracy of the full network on each class of the task, (K,)."""
-        per_class = np.array(self.library.accuracy["per_class"], np.float64)
-        return per_class[list(self.library.class_indices(self.task))]
+        """Accuracy of the full network on each class of the task, (K,)."""
+        return class_strengths(self.library, self.library.class_indices(self.task))
 
     def with_classes(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Counts of all slots, the classes included."""
@@ -90,7 +95,7 @@ class Problem:
     def accuracy(self, counts: Mapping[str, int]) -> Interval:
         """Estimated accuracy of a plan."""
         fit, classes = self.library.accuracy["fit"], len(self.task.classes)
-        return estimate_accuracy(fit, self.share(counts), self.strength, classes)
+        return estimate_accuracy(fit, self.share(counts), self.strength, classes, self.doubt)
 
     def least_value(self, accuracy: float, *, slack: float = 0.0) -> int:
         """The least value of plans whose estimate is an accuracy, in (0, 1), or more.
@@ -101,7 +106,8 @@ class Problem:
         """
         fit, size = self.library.accuracy["fit"], len(self.task.classes)
         strength, whole = np.array([self.strength]), np.array([self.whole_value])
-        return int(least_shares(fit, accuracy, strength, size, whole, slack=slack)[0])
+        found = least_shares(fit, accuracy, strength, size, whole, doubt=self.doubt, slack=slack)
+        return int(found[0])
 
     def least_class(self, counts: Mapping[str, int]) -> tuple[str, Interval] | None:
         """The class of the least estimated accuracy; None where there is no such estimate."""
@@ -111,7 +117,8 @@ class Problem:
         whole = sum(table[:, -1] for table in self.class_tables.values())
         value = sum(table[:, counts[slot]] for slot, table in self.class_tables.items())
         shares = value / np.maximum(1, whole)
-        rows = estimate_accuracies(fit, shares, self.class_strengths, len(self.task.classes))
+        classes = len(self.task.classes)
+        rows = estimate_accuracies(fit, shares, self.class_strengths, classes, self.doubt)
         least = int(rows[1].argmin())
         low, middle, high = (float(end) for end in rows[:, least])
         interval = Interval(low=low, value=middle, high=high, level=fit["level"], n=fit["n"])
@@ -165,10 +172,3 @@ def estimate(problem: Problem, counts: Mapping[str, int], percentile: int) -> Es
         runtime=problem.table.runtime,
         precision=problem.table.precision,
     )
-
-
-def task_strength(library: ModuleLibrary, task: Task) -> float:
-    """Mean validation accuracy of the full network on the task's classes, in [0, 1]."""
-    per_class = library.accuracy["per_class"]
-    index = library.class_indices(task)
-    return float(sum(per_class[i] for i in index) / len(index))

@@ -229,6 +229,11 @@ def _check_size(
     accuracy = data.accuracy
     if len(accuracy["per_class"]) != classes or len(accuracy["fit"]["coefficients"]) != 7:
         raise DataError(f"{folder}: accuracy.json does not fit the {classes} classes.")
+    if len(accuracy["fit"]["spread"]) != 4:
+        raise DataError(
+            f"{folder}: accuracy.json is of an older nnfactory.",
+            hints=["publish the library again"],
+        )
     statistics = data.statistics
     assert statistics is not None
     plans = len(statistics.counts)

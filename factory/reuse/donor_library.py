@@ -57,8 +57,7 @@ def donor_library(
     network, slots = slots_of(network, tensors)
     curves = curves_of(network, slots, tensors, some.labels, report)
     draft = _draft(donor, images, network, slots, curves, folder)
-    table = measure.accuracy_table(draft, data, PAIRS, report, _little_cut)
-    draft = measure.with_size_data(draft, accuracy=table)
+    draft = measure.with_accuracy(draft, {donor.input_size: data}, PAIRS, report, _little_cut)
     report("test images", 0, 1)
     card = {**draft.card, "metric": _metric(draft, data)}
     write_library(

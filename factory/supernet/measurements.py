@@ -18,6 +18,7 @@ from ..accuracy_measurement import (
 from ..assembler.accuracy import ClassPair, Pair, fit_accuracy, fit_class_accuracy
 from ..assembler.assemble import assemble, plan_from_counts
 from ..assembler.footprint import full_counts
+from ..assembler.strength import class_strengths, task_strength
 from ..assembler.values import SOURCES, class_shares, slot_values, value_share
 from ..datasets import DataSet, Images
 from ..graph.cut import mask
@@ -29,7 +30,7 @@ from ..sampling import sample_widths
 from ..schema import Budget, LatencyTable, Plan, Task
 
 Report = Callable[[str, int, int], None]
-PAIRS = 320  # at the largest input size, half as many at the others
+PAIRS = 320  # of every input size
 RANDOM_EVERY = 4  # pairs; the others are of optimized plans
 STATISTICS_PLANS = 96
 RECALIBRATION_BATCHES = 32
@@ -38,6 +39,13 @@ TASK_SIZES = {
     "cls": (2, 3, 5, 8, 10, 15, 20, 35, 50, 100, 200),
     "det": (1, 2, 3, 4, 6, 8, 12, 20, 31),
 }
+NEUTRAL = {
+    "coefficients": [0.0] * 7,
+    "spread": [0.0] * 4,
+    "quantiles": [1.0] * 3,
+    "level": 0.9,
+    "n": 0,
+}  # a fit before anything was measured
 IMAGE_FREE = ("sliced", "stored")
 TOLERATED = 0.003  # a mode that needs no images wins within this accuracy
 
@@ -79,20 +87,13 @@ def with_size_data(library: ModuleLibrary, **changes: Any) -> ModuleLibrary:
 
 
 def with_neutral_accuracy(library: ModuleLibrary) -> ModuleLibrary:
-    """The library with a neutral accuracy fit, where none was measured yet."""
-    if library.accuracy:
-        return library
-    neutral = {
-        "fit": {
-            "coefficients": [0.0] * 7,
-            "spread": [0.0, 0.0],
-            "quantiles": [1.0] * 3,
-            "level": 0.9,
-            "n": 0,
-        },
-        "per_class": [0.5] * len(library.classes),
+    """The library with a neutral accuracy fit at the sizes where none was measured yet."""
+    neutral = {"fit": NEUTRAL, "per_class": [0.5] * len(library.classes)}
+    sizes = {
+        size: data if data.accuracy else replace(data, accuracy=neutral)
+        for size, data in library.sizes.items()
     }
-    return with_size_data(library, accuracy=neutral)
+    return replace(library, sizes=sizes)
 
 
 def random_task(library: ModuleLibrary, rng: np.random.Generator) -> Task:
@@ -295,29 +296,56 @@ def best_normalization(means: Mapping[str, float]) -> str:
     return free if means[free] >= means["reestimated"] - TOLERATED else "reestimated"
 
 
-def accuracy_table(
-    library: ModuleLibrary, data: DataSet, pairs_wanted: int, report: Report,
+def with_accuracy(
+    library: ModuleLibrary, data: Mapping[int, DataSet], wanted: int, report: Report,
     latency_share: Callable[[float], float] = float,
-) -> dict[str, Any]:  # fmt: skip
-    """Measure pairs of plan and accuracy, a quarter random, the others optimized, and fit.
+) -> ModuleLibrary:  # fmt: skip
+    """The library with measured pairs of plan and accuracy, and the estimate fitted to them.
 
-    The estimate is fitted on the optimized ones, since those are what is built; plans of the same
-    value that were drawn at random are more accurate, for more of their blocks run.
+    A quarter of the plans are random, the others optimized. The estimate is fitted on the optimized
+    ones, since those are what is built; plans of the same value that were drawn at random are more
+    accurate, for more of their blocks run.
 
     Args:
-        library: A draft with values and statistics.
-        data: Images of its input size.
-        pairs_wanted: How many pairs, at least 27.
+        library: A draft with values and statistics, at its largest input size.
+        data: Images of every input size.
+        wanted: How many pairs of each, at least 27.
         report: Called with ("accuracy pairs at .. px", done, total).
         latency_share: Of the full network's latency, that of an optimized plan, from a number
             drawn evenly in [0, 1).
     """
-    per_class = _full_accuracies(library, data)
+    largest = library.input_size
+    for size in library.input_sizes:
+        view = library.at(size)
+        whole = {"per_class": _full_accuracies(view, data[size]), "fit": NEUTRAL}
+        library = with_size_data(view, accuracy=whole)
+    views = [library.at(size) for size in library.input_sizes]
+    pairs = [_pairs(view, data[view.input_size], wanted, report, latency_share) for view in views]
+    built = [[pair for pair in rows if pair.origin == "optimized"] for rows in pairs]
+    fits = fit_accuracy(built)
+    class_fits = fit_class_accuracy(
+        [_class_pairs(view, rows) for view, rows in zip(views, built, strict=True)]
+    )
+    for view, rows, fit, class_fit in zip(views, pairs, fits, class_fits, strict=True):
+        table = {
+            "fit": fit, "class_fit": class_fit, "split": "validation",
+            "per_class": [round(value, 4) for value in view.accuracy["per_class"]],
+            "pairs": [dataclasses.asdict(pair) for pair in rows],
+        }  # fmt: skip
+        library = with_size_data(library.at(view.input_size), accuracy=table)
+    return library.at(largest)
+
+
+def _pairs(
+    library: ModuleLibrary, data: DataSet, wanted: int, report: Report,
+    latency_share: Callable[[float], float],
+) -> list[Pair]:  # fmt: skip
+    """Measured plans at the library's input size."""
     rng = np.random.default_rng(3)
     blocks = library.blocks
     full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]
     pairs = []
-    for number in range(pairs_wanted):
+    for number in range(wanted):
         task = random_task(library, rng)
         is_optimized = number % RANDOM_EVERY > 0
         if is_optimized:
@@ -327,43 +355,34 @@ def accuracy_table(
             counts = {s.name: w for s, w in zip(blocks, widths, strict=True)}
             plan = plan_from_counts(library, task, counts)
         measured = plan_accuracy(library, plan, data.validation, data.train)
-        classes = library.class_indices(task)
         pairs.append(
             Pair(
-                classes=classes,
+                classes=library.class_indices(task),
                 counts=tuple(plan.counts.values()),
                 share=value_share(slot_values(library, task), plan.counts),
-                strength=float(np.mean([per_class[c] for c in classes])),
+                strength=task_strength(library, task),
                 accuracy=round(measured.value, 4),
                 per_class=tuple(None if a is None else round(a, 3) for a in measured.per_class),
                 n=measured.n,
                 origin="optimized" if is_optimized else "random",
             )
         )
-        report(f"accuracy pairs at {library.input_size} px", number + 1, pairs_wanted)
-    built = [pair for pair in pairs if pair.origin == "optimized"]
-    return {
-        "fit": fit_accuracy(built),
-        "class_fit": fit_class_accuracy(_class_pairs(library, built, per_class)),
-        "per_class": [round(value, 4) for value in per_class],
-        "split": "validation",
-        "pairs": [dataclasses.asdict(pair) for pair in pairs],
-    }
+        report(f"accuracy pairs at {library.input_size} px", number + 1, wanted)
+    return pairs
 
 
-def _class_pairs(
-    library: ModuleLibrary, pairs: Sequence[Pair], strengths: Sequence[float]
-) -> list[ClassPair]:
+def _class_pairs(library: ModuleLibrary, pairs: Sequence[Pair]) -> list[ClassPair]:
     """Every class of every measured network that an image shows."""
     rows = []
     for network, pair in enumerate(pairs):
         counts = {s.name: count for s, count in zip(library.blocks, pair.counts, strict=True)}
         shares = class_shares(library, pair.classes, counts)
-        for index, share, accuracy in zip(pair.classes, shares, pair.per_class, strict=True):
+        strengths = class_strengths(library, pair.classes)
+        for share, strength, accuracy in zip(shares, strengths, pair.per_class, strict=True):
             if accuracy is not None:
                 rows.append(
                     ClassPair(
-                        network=network, share=float(share), strength=strengths[index],
+                        network=network, share=float(share), strength=float(strength),
                         size=len(pair.classes), accuracy=accuracy,
                     )
                 )  # fmt: skip

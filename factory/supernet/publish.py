@@ -76,10 +76,7 @@ def publish(
     draft, statistics = measure.with_best_statistics(draft, data, report)
     draft, modes = measure.with_best_normalization(draft, data, report)
     draft, gains = _with_modulation(draft, network, data, recipe, report)
-    for size in shape.input_sizes:
-        pairs = measure.PAIRS if size == shape.input_size else measure.PAIRS // 2
-        table = measure.accuracy_table(draft.at(size), local[size], pairs, report)
-        draft = measure.with_size_data(draft.at(size), accuracy=table).at(shape.input_size)
+    draft = measure.with_accuracy(draft, local, measure.PAIRS, report)
     prototypes = _prototypes(draft, data)
     report("test split", 0, 1)
     card = {

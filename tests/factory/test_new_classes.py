@@ -139,7 +139,9 @@ def test_the_full_network_is_estimated_at_its_leave_one_out_accuracy(made, examp
         _, left_out = fitted_to_plan(view, plan_from_counts(view, task, counts), examples)
         _, estimate, _ = assemble(view, task, Budget(), toy_table(view))
         assert estimate.accuracy is not None
-        assert estimate.accuracy.value == pytest.approx(np.clip(left_out.value, 0.005, 0.995))
+        whole = np.clip(left_out.value, 0.005, 0.995)
+        at_most = 1e-6 if size == 32 else 0.025  # less what more pixels are worth at least
+        assert estimate.accuracy.value == pytest.approx(whole, abs=at_most)
         assert estimate.accuracy.low < left_out.low
         assert estimate.least_class_accuracy is None
 

@@ -75,7 +75,7 @@ def test_an_opened_library_holds_what_was_written(toy_library, toy_parts):
 def test_sizes_hold_what_was_measured_at_each(toy_library):
     large, small = (toy_library.sizes[size] for size in toy_library.input_sizes)
     assert not np.array_equal(large.curves, small.curves)
-    assert large.accuracy["fit"] != small.accuracy["fit"]
+    assert large.accuracy["per_class"] != small.accuracy["per_class"]
     node = next(iter(large.statistics.mean))
     assert not np.array_equal(large.statistics.mean[node], small.statistics.mean[node])
 

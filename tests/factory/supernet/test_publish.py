@@ -48,7 +48,7 @@ def assert_progress_was_reported(phases: dict[str, tuple[int, int]], sides: tupl
 
 def assert_every_size_was_measured(library: ModuleLibrary, sides: tuple[int, ...]):
     modules = sum(slot.groups + 1 for slot in library.blocks)
-    for size, pairs in zip(sides, (56, 28), strict=True):
+    for size, pairs in zip(sides, (56, 56), strict=True):
         view = library.at(size)
         assert view.statistics is not None
         assert view.statistics.counts.shape == (6, len(library.blocks))

@@ -1,0 +1,82 @@
+"""How accurate the full network is on classes at an input size: what estimates start from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..graph.network import Array
+from ..library.library import ModuleLibrary
+from ..schema import Task
+from .accuracy import logit
+
+STEP = 0.1  # logits, at most 2.5 points of accuracy: what more pixels are worth at least
+LEAST_CLASSES, STANDARD_ERRORS = 6, 2.0  # sure: at least 95 % one-sided, by Student's t
+
+
+def task_strength(library: ModuleLibrary, task: Task) -> float:
+    """Accuracy of the full network on a task's classes at the library's input size, in [0, 1].
+
+    It is measured on validation images at the largest size. A smaller one moves the logits of all
+    tasks alike, by what it does to the mean over all classes: that estimates better than what it
+    seems to do to the few classes of a task (decision 9).
+    """
+    largest = library.at(library.input_sizes[0])
+    mine = _measured(largest)[list(library.class_indices(task))]
+    return float(moved(np.array([mine.mean()]), size_effect(library))[0])
+
+
+def class_strengths(library: ModuleLibrary, classes: Sequence[int]) -> Array:
+    """The same for single classes, by their positions: (K,)."""
+    mine = _measured(library.at(library.input_sizes[0]))[list(classes)]
+    return moved(mine, size_effect(library))
+
+
+def moved(accuracies: Array, by: float) -> Array:
+    """Accuracies (N,) whose logits are moved; exactly the same ones where nothing is."""
+    return np.asarray(1 / (1 + np.exp(-logit(accuracies) - by))) if by else accuracies
+
+
+def size_effect(library: ModuleLibrary) -> float:
+    """Logit of the full network's accuracy at the library's size, less that at the largest one."""
+    largest = library.at(library.input_sizes[0])
+    if library.input_size == largest.input_size:
+        return 0.0
+    return float(logit(_measured(library).mean()) - logit(_measured(largest).mean()))
+
+
+def doubt_of(library: ModuleLibrary) -> float:
+    """How much better than believed the full network seemed at the library's size, in logits.
+
+    The same network seeing less is not believed to be better: from every size to the next smaller
+    one its accuracy falls as was measured, or by a small step where it seems to rise and that is
+    not sure. Differences by class, not by image, say what is sure, because images of a class can be
+    alike (frames of one video).
+
+    Returns:
+        At least 0; 0 at the largest size.
+    """
+    sizes = [size for size in library.input_sizes if size >= library.input_size]
+    every = [_measured(library.at(size)) for size in sizes]
+    doubt = 0.0
+    for before, mine in zip(every, every[1:], strict=False):
+        rise = float(logit(mine.mean()) - logit(before.mean()))
+        if rise > -STEP and not is_surely_above(mine - before):
+            doubt += rise + STEP
+    return doubt
+
+
+def is_surely_above(differences: Array) -> bool:
+    """Whether the mean of paired differences (N,) is above 0 by two standard errors."""
+    count = len(differences)
+    if count < LEAST_CLASSES:
+        return False
+    error = float(differences.std(ddof=1)) / math.sqrt(count)
+    return float(differences.mean()) > STANDARD_ERRORS * error
+
+
+def _measured(library: ModuleLibrary) -> Array:
+    """Accuracy of the full network on each class at the library's size (K,)."""
+    return np.array(library.accuracy["per_class"], np.float64)
