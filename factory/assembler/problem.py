@@ -60,7 +60,7 @@ class Problem:
         """Value of the full network, about 10**9."""
         return sum(row[-1] for row in self.values.values())
 
-    @property
+    @cached_property
     def strength(self) -> float:
         """Accuracy of the full network on the task's classes, in [0, 1]: where estimates start."""
         return task_strength(self.library, self.task)

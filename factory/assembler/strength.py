@@ -23,15 +23,13 @@ def task_strength(library: ModuleLibrary, task: Task) -> float:
     tasks alike, by what it does to the mean over all classes: that estimates better than what it
     seems to do to the few classes of a task (decision 9).
     """
-    largest = library.at(library.input_sizes[0])
-    mine = _measured(largest)[list(library.class_indices(task))]
+    mine = _measured(library, max(library.sizes))[list(library.class_indices(task))]
     return float(moved(np.array([mine.mean()]), size_effect(library))[0])
 
 
 def class_strengths(library: ModuleLibrary, classes: Sequence[int]) -> Array:
     """The same for single classes, by their positions: (K,)."""
-    mine = _measured(library.at(library.input_sizes[0]))[list(classes)]
-    return moved(mine, size_effect(library))
+    return moved(_measured(library, max(library.sizes))[list(classes)], size_effect(library))
 
 
 def moved(accuracies: Array, by: float) -> Array:
@@ -41,10 +39,8 @@ def moved(accuracies: Array, by: float) -> Array:
 
 def size_effect(library: ModuleLibrary) -> float:
     """Logit of the full network's accuracy at the library's size, less that at the largest one."""
-    largest = library.at(library.input_sizes[0])
-    if library.input_size == largest.input_size:
-        return 0.0
-    return float(logit(_measured(library).mean()) - logit(_measured(largest).mean()))
+    mine, largest = (_measured(library, s) for s in (library.input_size, max(library.sizes)))
+    return float(logit(mine.mean()) - logit(largest.mean()))
 
 
 def doubt_of(library: ModuleLibrary) -> float:
@@ -59,7 +55,7 @@ def doubt_of(library: ModuleLibrary) -> float:
         At least 0; 0 at the largest size.
     """
     sizes = [size for size in library.input_sizes if size >= library.input_size]
-    every = [_measured(library.at(size)) for size in sizes]
+    every = [_measured(library, size) for size in sizes]
     doubt = 0.0
     for before, mine in zip(every, every[1:], strict=False):
         rise = float(logit(mine.mean()) - logit(before.mean()))
@@ -77,6 +73,6 @@ def is_surely_above(differences: Array) -> bool:
     return float(differences.mean()) > STANDARD_ERRORS * error
 
 
-def _measured(library: ModuleLibrary) -> Array:
-    """Accuracy of the full network on each class at the library's size (K,)."""
-    return np.array(library.accuracy["per_class"], np.float64)
+def _measured(library: ModuleLibrary, size: int) -> Array:
+    """Accuracy of the full network on each class at an input size (K,)."""
+    return np.array(library.sizes[size].accuracy["per_class"], np.float64)
