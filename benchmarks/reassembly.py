@@ -1,6 +1,6 @@
 """Reassembling pretrained networks: how they are divided and chosen, against the paper's way.
 
-    python benchmarks/reassembly.py --data DIR [--pool NAME] [--part PART] [--images N]
+    python benchmarks/reassembly.py --data DIR [--pool NAME] [--part PART] [--share S] [--images N]
 
 Part "partition" writes ``results/reassembly_partition.csv``, one row per pool, number of blocks,
 slack of their sizes (the paper's is 0.2) and way of dividing:
@@ -85,18 +85,23 @@ NASWOT_BATCHES = 5
 @data_option
 @click.option("--pool", "names", multiple=True, type=click.Choice(list(POOLS)))
 @click.option("--part", "parts", multiple=True, type=click.Choice(["partition", "frozen"]))
+@click.option("--share", "shares", multiple=True, type=float, help="Frozen: of the parameters.")
 @click.option("--images", default=300, show_default=True, help="Training images.")
 @click.option("--tested", default=1000, show_default=True, help="Test images.")
 def main(
-    data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], images: int, tested: int
-) -> None:
+    data_dir: Path, names: tuple[str, ...], parts: tuple[str, ...], shares: tuple[float, ...],
+    images: int, tested: int,
+) -> None:  # fmt: skip
     """Compare ways of reassembling."""
     need_data(data_dir)
     for name in names or POOLS:
         seen = seen_of(data_dir, *POOLS[name], images, tested)
         for part in parts or ("partition", "frozen"):
-            rows = _partitions(name, seen) if part == "partition" else _frozen(name, seen)
-            click.echo(write_rows(f"reassembly_{part}", rows, replace=("pool",)))
+            if part == "partition":
+                rows = _partitions(name, seen)
+                click.echo(write_rows("reassembly_partition", rows, replace=("pool",)))
+            else:
+                _frozen(name, seen, shares or SHARES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +147,7 @@ def _partitions(name: str, seen: Seen) -> list[dict[str, object]]:
     return rows
 
 
-def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
+def _frozen(name: str, seen: Seen, shares: Sequence[float]) -> None:
     """Networks without any training, ours and the paper's, at equal limits of parameters."""
     labels = seen.train.labels
     pools = {}
@@ -152,8 +157,7 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
         pools[way] = pool_of(seen.places, found, seen.rows, labels)
     whole = [_whole(pools["ours"], donor, seen) for donor in range(len(seen.places))]
     largest = max(cost for cost, _ in whole)
-    rows = []
-    for share in SHARES:
+    for share in shares:
         limit = share * largest
         answers: dict[str, tuple[Array, float, str, float]] = {}
         fitting = [(donor, hits) for donor, (cost, hits) in enumerate(whole) if cost <= limit]
@@ -168,6 +172,7 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
             names = "+".join(seen.places[d].donor.name for d in made.way.blocks)
             answers[way] = (_hits(made, seen), made.way.costs["mparams"], names, seconds)
         best = answers["ours"][0]
+        rows: list[dict[str, object]] = []
         for way, (hits, cost, names, seconds) in answers.items():
             low, high = _bootstrap(best.astype(float) - hits)
             rows.append(
@@ -180,8 +185,7 @@ def _frozen(name: str, seen: Seen) -> list[dict[str, object]]:
                 }
             )  # fmt: skip
             click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
-        write_rows("reassembly_frozen", rows, replace=("pool", "share", "way"))  # may take long
-    return rows
+        click.echo(write_rows("reassembly_frozen", rows, replace=("pool", "share", "way")))
 
 
 def _whole(pool: Pool, donor: int, seen: Seen) -> tuple[float, Array]:

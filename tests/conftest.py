@@ -22,7 +22,7 @@ from nnfactory.cli import cli
 from nnfactory.devices import latency_table as tables_of_machines
 from nnfactory.devices import measure
 from nnfactory.factory import features, schema
-from nnfactory.factory.assembler import accuracy, strength
+from nnfactory.factory.assembler import accuracy, accuracy_fit, strength
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph import cut, normalization
 from nnfactory.factory.graph.network import model_from_network
@@ -140,7 +140,7 @@ def _statistics(network, slots, plans: int, side: int) -> library.Statistics:
     )
 
 
-def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[accuracy.Pair]:
+def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[accuracy_fit.Pair]:
     """Measured networks as they could be: accuracy rises with the value of the plan."""
     rng = np.random.default_rng(seed)
     pairs = []
@@ -150,7 +150,7 @@ def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[ac
         odds = accuracy.logit(strength) - 2.0 * (1 - share) - 0.3 * np.log(size)
         odds += rng.normal(0.0, 0.25)
         pairs.append(
-            accuracy.Pair(
+            accuracy_fit.Pair(
                 classes=tuple(range(size)),
                 counts=(1,) * blocks,
                 share=share,
@@ -163,11 +163,11 @@ def synthetic_pairs(n: int, seed: int, classes: int, blocks: int = 4) -> list[ac
     return pairs
 
 
-def _class_pairs(pairs: list[accuracy.Pair]) -> list[accuracy.ClassPair]:
+def _class_pairs(pairs: list[accuracy_fit.Pair]) -> list[accuracy_fit.ClassPair]:
     """Every class as good as its network, give or take."""
     rng = np.random.default_rng(3)
     return [
-        accuracy.ClassPair(
+        accuracy_fit.ClassPair(
             network=number, share=float(np.clip(pair.share + rng.normal(0, 0.05), 0, 1)),
             strength=pair.strength, size=len(pair.classes),
             accuracy=float(np.clip(pair.accuracy + rng.normal(0, 0.05), 0.02, 0.98)),
@@ -193,8 +193,8 @@ def _size_data(network, slots, classes: int, side: int) -> library.SizeData:
         curves=np.concatenate(curves, 1),
         statistics=_statistics(network, slots, plans=4, side=side),
         accuracy={
-            "fit": accuracy.fit_accuracy([pairs])[0],
-            "class_fit": accuracy.fit_class_accuracy([_class_pairs(pairs)])[0],
+            "fit": accuracy_fit.fit_accuracy([pairs])[0],
+            "class_fit": accuracy_fit.fit_class_accuracy([_class_pairs(pairs)])[0],
             "per_class": [round(float(value), 4) for value in whole],
             "split": "validation",
             "pairs": [dataclasses.asdict(pair) for pair in pairs],

@@ -15,7 +15,7 @@ from ..accuracy_measurement import (
     task_images,
     tensor_from_pixels,
 )
-from ..assembler.accuracy import ClassPair, Pair, fit_accuracy, fit_class_accuracy
+from ..assembler.accuracy_fit import ClassPair, Pair, fit_accuracy, fit_class_accuracy
 from ..assembler.assemble import assemble, plan_from_counts
 from ..assembler.footprint import full_counts
 from ..assembler.strength import class_strengths, task_strength

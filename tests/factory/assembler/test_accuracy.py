@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnfactory.factory.assembler.accuracy import (
-    ClassPair,
     estimate_accuracy,
-    fit_accuracy,
-    fit_class_accuracy,
     half_widths,
     least_shares,
     logit,
 )
+from nnfactory.factory.assembler.accuracy_fit import ClassPair, fit_accuracy, fit_class_accuracy
 from nnfactory.factory.assembler.values import class_shares, slot_values, value_share
 from nnfactory.factory.errors import DataError
 
