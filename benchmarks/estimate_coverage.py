@@ -5,6 +5,7 @@
 Writes ``results/estimate_coverage.csv``. Random tasks and shares of the latency, at every input
 size, none of them used for the fit; each network is built as ``nnfactory build`` does and measured
 on validation images, which the interval is about, and on test images, which an app is closer to.
+Where the library doubts a smaller input, its estimates are lowered and its intervals longer for it.
 Coverage has its 95 % Wilson interval; widths are means, in accuracy.
 """
 

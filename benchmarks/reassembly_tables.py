@@ -108,9 +108,10 @@ def _ahead(row: dict[str, str] | None) -> str:
 
 def _mixed_against_donors() -> str:
     """After training: the best mixed network against the best donor that is no faster."""
-    rows = read_rows("reassembly_candidates")
     ms = {(r["pool"], r["donors"]): float(r["ms"]) for r in read_rows("reassembly_latency")}
-    if not rows or not ms:
+    every = read_rows("reassembly_candidates")
+    rows = [row for row in every if (row["pool"], row["donors"]) in ms]
+    if not rows:
         return ""
     lines = [
         "## After training",

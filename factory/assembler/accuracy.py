@@ -65,10 +65,14 @@ def predicted(coefficients: Array, x: Array) -> Array:
 
 
 def half_widths(fit: Mapping[str, Any], shares: Array, size: int) -> Array:
-    """Half of the intervals of estimates for so many classes, in logits, from value shares (N,)."""
+    """Half of the intervals of estimates for so many classes, in logits, from value shares (N,).
+
+    What the strength itself may be off by, ``"unknown"`` where a fit says so, is added.
+    """
     x = features(shares, np.zeros_like(shares), np.full(len(shares), float(size)))
     quantile = fit["quantiles"][int(group_of(np.array([size]))[0])]
-    return np.asarray(quantile * np.exp(causes(x) @ np.array(fit["spread"])))
+    own = quantile * np.exp(causes(x) @ np.array(fit["spread"]))
+    return np.asarray(np.hypot(own, fit.get("unknown", 0.0)))
 
 
 def estimate_accuracy(
@@ -79,7 +83,8 @@ def estimate_accuracy(
     Args:
         fit: What :func:`fit_accuracy` gave.
         share: Value share of the plan, in [0, 1].
-        strength: Mean accuracy of the full network on the task's classes, in [0, 1].
+        strength: Accuracy of the full network on the task's classes, in [0, 1], as
+            :func:`task_strength` gives it.
         size: Number of classes.
         doubt: How far the strength may be overstated, in logits: the estimate and the lower end of
             its interval are lowered by what that means, the upper end stays.

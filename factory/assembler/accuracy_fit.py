@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from .accuracy import GROUPS, causes, features, group_of, logit, predicted
 
 LEVEL = 0.9  # of the networks that an interval holds
 CONFIDENCE = 0.9  # that it does, whatever pairs happened to be measured
-LEAST_NETWORKS, LEAST_IN_GROUP = 20, 22  # of fewer scores not even the largest is sure enough
+LEAST_NETWORKS, LEAST_IN_GROUP = 20, 22  # of fewer not even the largest residual is sure enough
+RIDGE = 1e-3  # of the number of rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ class ClassPair:
     """One class of one measured network.
 
     Attributes:
-        network: Which network of its input size; the classes of one are held out together.
+        network: Which network of its input size: 0, 1, ..; those of one number belong to one task
+            at all sizes, and their classes are held out together.
         share: Value of the plan for this class alone, as a share of the full plan's, in [0, 1].
         strength: Accuracy of the full network on this class, in [0, 1], as
             :func:`class_strengths` gives it.
@@ -73,10 +76,11 @@ def fit_accuracy(pairs: Sequence[Sequence[Pair]], *, seed: int = 0) -> list[dict
     for few, some and many classes (of all networks, where a part has too few). It is the quantile
     that covers 90 % of networks with a confidence of 90 %, whatever pairs happened to be measured;
     that of split conformal prediction covers so many on average, and fewer about every second time.
+    Both are exact for residuals that nothing was fitted to, and nearly so for these.
 
     Args:
         pairs: Of every size at least 20 measured networks, chosen as those are that will be
-            estimated.
+            estimated. Those in the same place belong to one task, and are held out together.
         seed: Of the folds.
 
     Returns:
@@ -90,7 +94,8 @@ def fit_accuracy(pairs: Sequence[Sequence[Pair]], *, seed: int = 0) -> list[dict
     """
     every = [pair for rows in pairs for pair in rows]
     sizes = np.array([len(pair.classes) for pair in every], np.float64)
-    return _fitted(every, sizes, _parts(pairs), np.arange(len(every)), seed)
+    tasks = np.concatenate([np.arange(len(rows)) for rows in pairs])
+    return _fitted(every, sizes, _parts(pairs), tasks, seed)
 
 
 def fit_class_accuracy(
@@ -98,15 +103,16 @@ def fit_class_accuracy(
 ) -> list[dict[str, Any]]:
     """The same for single classes: what a plan is worth to a class, and its interval.
 
+    Classes of one network are off together, so the confidence counts networks.
+
     Args:
         pairs: Of every input size the classes of at least 20 measured networks.
-        seed: Of the folds, which hold out whole networks.
+        seed: Of the folds.
     """
     every = [pair for rows in pairs for pair in rows]
-    sizes, parts = np.array([pair.size for pair in every], np.float64), _parts(pairs)
-    names = np.stack((parts, [pair.network for pair in every]), 1)
-    networks = np.unique(names, axis=0, return_inverse=True)[1].ravel()
-    return _fitted(every, sizes, parts, networks, seed)
+    sizes = np.array([pair.size for pair in every], np.float64)
+    tasks = np.array([pair.network for pair in every], np.int64)
+    return _fitted(every, sizes, _parts(pairs), tasks, seed)
 
 
 def _parts(pairs: Sequence[Sequence[object]]) -> Array:
@@ -115,39 +121,38 @@ def _parts(pairs: Sequence[Sequence[object]]) -> Array:
 
 
 def _fitted(
-    pairs: Sequence[Pair] | Sequence[ClassPair], sizes: Array, parts: Array, networks: Array,
-    seed: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The fits of all parts; pairs of one network stay together.
+    pairs: Sequence[Pair] | Sequence[ClassPair], sizes: Array, parts: Array, tasks: Array, seed: int
+) -> list[dict[str, Any]]:
+    """The fits of all parts; pairs of one task stay together.
 
     Args:
         pairs: Of all parts, (N,).
         sizes: Number of classes of each, (N,).
         parts: 0, 1, .. (N,).
-        networks: 0, 1, .. (N,); each is of one part.
+        tasks: 0, 1, .. (N,); a network is a task of a part.
         seed: Of the folds.
     """
-    fewest = min(
-        len(np.unique(networks[parts == part])) for part in range(parts.max(initial=0) + 1)
-    )
+    every = range(int(parts.max(initial=0)) + 1)
+    fewest = min(len(np.unique(tasks[parts == part])) for part in every)
     if fewest < LEAST_NETWORKS:
         text = f"An accuracy estimate needs at least {LEAST_NETWORKS} measured networks, got "
         raise DataError(f"{text}{fewest}.")
     strengths = logit(np.array([pair.strength for pair in pairs]))
     x = features(np.array([pair.share for pair in pairs]), strengths, sizes)
     y = logit(np.array([pair.accuracy for pair in pairs]))
-    fold = (np.random.default_rng(seed).permutation(networks.max() + 1) % 10)[networks]
+    fold = (np.random.default_rng(seed).permutation(tasks.max() + 1) % 10)[tasks]
     residual = np.empty(len(y))
     for held in (fold == number for number in range(10)):
         rows = _coefficients(x[~held], y[~held], parts[~held])
         for part, row in enumerate(rows):
             mine = held & (parts == part)
             residual[mine] = np.abs(y[mine] - predicted(row, x[mine]))
-    return [
-        {"coefficients": [float(c) for c in row]}
-        | _interval(x[parts == part], residual[parts == part])
-        for part, row in enumerate(_coefficients(x, y, parts))
-    ]
+    found = []
+    for part, row in zip(every, _coefficients(x, y, parts), strict=True):
+        mine = parts == part
+        interval = _interval(x[mine], residual[mine], tasks[mine])
+        found.append({"coefficients": [float(c) for c in row], **interval})
+    return found
 
 
 def _coefficients(x: Array, y: Array, parts: Array) -> Array:
@@ -158,32 +163,44 @@ def _coefficients(x: Array, y: Array, parts: Array) -> Array:
     return np.stack([np.concatenate((found[:4], [slope], found[4:6])) for slope in found[6:]])
 
 
-def _interval(x: Array, residual: Array) -> dict[str, Any]:
+def _interval(x: Array, residual: Array, networks: Array) -> dict[str, Any]:
     """What half of an interval is made from: the spread and the quantiles of its multiples."""
-    spread = _ridge(causes(x), np.log(residual + 0.05))
+    spread = _spread(causes(x), np.log(residual + 0.05))
     scores, group = residual / np.exp(causes(x) @ spread), group_of(np.exp(x[:, 2]))
-    groups = [scores[group == g] for g in range(len(GROUPS) + 1)]
+    every, quantiles = np.full(len(scores), True), []
+    for mine in (group == g for g in range(len(GROUPS) + 1)):
+        some = mine if len(np.unique(networks[mine])) >= LEAST_IN_GROUP else every
+        quantiles.append(_quantile(scores[some], len(np.unique(networks[some]))))
     return {
-        "spread": [float(c) for c in spread],
-        "quantiles": [_quantile(g if len(g) >= LEAST_IN_GROUP else scores) for g in groups],
-        "level": LEVEL,
+        "spread": [float(c) for c in spread], "quantiles": quantiles, "level": LEVEL,
         "n": len(scores),
-    }
+    }  # fmt: skip
 
 
-def _quantile(scores: Array) -> float:
+def _spread(x: Array, y: Array) -> Array:
+    """Coefficients (4,) of the logarithm of the residual; never less of it for more deficit."""
+    from scipy.optimize import lsq_linear  # slow to import, and only needed to fit
+
+    weak = np.sqrt(RIDGE * len(x)) * np.eye(4)[1:]
+    rows, targets = np.concatenate((x, weak)), np.concatenate((y, np.zeros(3)))
+    least = [-np.inf, -np.inf, 0.0, 0.0]
+    return np.asarray(lsq_linear(rows, targets, bounds=(least, np.inf)).x)
+
+
+def _quantile(scores: Array, networks: int) -> float:
     """The smallest score that covers the level with confidence, or the largest one.
 
-    The coverage of the k-th smallest of n scores has a beta distribution of k and n + 1 - k.
+    The coverage of the k-th smallest of n independent scores has a beta distribution of k and
+    n + 1 - k; where scores of one network depend on each other, n is the number of networks.
     """
-    from scipy.special import betainc  # slow to import, and only needed to fit
+    from scipy.special import betainc
 
-    rank = np.arange(1, len(scores) + 1)
-    sure = betainc(rank, len(scores) + 1 - rank, LEVEL) <= 1 - CONFIDENCE
-    first = int(sure.argmax()) if sure.any() else -1
-    return float(np.sort(scores)[first])
+    rank = np.arange(1, networks + 1)
+    sure = betainc(rank, networks + 1 - rank, LEVEL) <= 1 - CONFIDENCE
+    first = rank[sure][0] if sure.any() else networks
+    return float(np.sort(scores)[math.ceil(first / networks * len(scores)) - 1])
 
 
-def _ridge(x: Array, y: Array, strength: float = 1e-3) -> Array:
-    gram = x.T @ x + strength * len(x) * np.diag([0.0] + [1.0] * (x.shape[1] - 1))
+def _ridge(x: Array, y: Array) -> Array:
+    gram = x.T @ x + RIDGE * len(x) * np.diag([0.0] + [1.0] * (x.shape[1] - 1))
     return np.asarray(np.linalg.solve(gram, x.T @ y))

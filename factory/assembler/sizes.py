@@ -47,7 +47,7 @@ def assemble_any_size(
     """The plan of greatest estimated accuracy over all sizes; or of least latency, by the goal.
 
     Within a size the plan is optimal for the library's values; values of different sizes do not
-    compare, estimates of accuracy do. Of equal estimates the larger input wins.
+    compare, estimates of accuracy do.
 
     Args:
         options: At least one; larger inputs first.

@@ -13,7 +13,7 @@ from ..schema import Task
 from .accuracy import logit
 
 STEP = 0.1  # logits, at most 2.5 points of accuracy: what more pixels are worth at least
-LEAST_CLASSES, STANDARD_ERRORS = 6, 2.0  # sure: at least 95 % one-sided, by Student's t
+LEAST_CLASSES, STANDARD_ERRORS = 6, 2.0  # sure: about 95 % one-sided, by Student's t
 
 
 def task_strength(library: ModuleLibrary, task: Task) -> float:
@@ -46,22 +46,28 @@ def size_effect(library: ModuleLibrary) -> float:
 def doubt_of(library: ModuleLibrary) -> float:
     """How much better than believed the full network seemed at the library's size, in logits.
 
-    The same network seeing less is not believed to be better: from every size to the next smaller
-    one its accuracy falls as was measured, or by a small step where it seems to rise and that is
-    not sure. Differences by class, not by image, say what is sure, because images of a class can be
-    alike (frames of one video).
+    The same network seeing less is not believed to be better: from any larger size to a smaller one
+    its accuracy falls as was measured and by a step at least, unless it surely rises. Differences
+    by class, not by image, say what is sure, because images of a class can be alike (frames of one
+    video).
 
     Returns:
         At least 0; 0 at the largest size.
     """
-    sizes = [size for size in library.input_sizes if size >= library.input_size]
-    every = [_measured(library, size) for size in sizes]
-    doubt = 0.0
-    for before, mine in zip(every, every[1:], strict=False):
-        rise = float(logit(mine.mean()) - logit(before.mean()))
-        if rise > -STEP and not is_surely_above(mine - before):
-            doubt += rise + STEP
-    return doubt
+    larger: list[tuple[Array, float, float]] = []  # accuracies, their logit, what is believed
+    for size in library.input_sizes:
+        mine = _measured(library, size)
+        seems = float(logit(mine.mean()))
+        most = [
+            believed + min(seems - seemed, -STEP)
+            for other, seemed, believed in larger
+            if not is_surely_above(mine - other)
+        ]
+        larger.append((mine, seems, min([seems, *most])))
+        if size == library.input_size:
+            break
+    _, seems, believed = larger[-1]
+    return seems - believed
 
 
 def is_surely_above(differences: Array) -> bool:

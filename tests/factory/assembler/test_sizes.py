@@ -136,21 +136,6 @@ def test_a_looser_budget_and_more_sizes_never_give_less_accuracy(options, shares
     assert found[0] <= found[1] + 1e-12
 
 
-def test_of_equal_estimates_the_larger_input_wins(toy_parts, toy_cls, toy_table):
-    small = toy_parts.with_size_data(
-        toy_cls.at(16), accuracy=toy_cls.accuracy, curves=toy_cls.curves
-    )
-    mine = [
-        SizeOption(library=view, table=toy_table(view, fixed_ns=0)) for view in (toy_cls, small)
-    ]
-    found = [option.library.accuracy for option in mine]
-    assert found[0] == found[1]
-    plan, estimate, _ = assemble_any_size(mine, toy_cls.task(), Budget())
-    assert plan.input_size == 32
-    other = assemble_any_size(mine[1:], toy_cls.task(), Budget())[1]
-    assert other.accuracy.value == pytest.approx(estimate.accuracy.value, abs=0.025)
-
-
 @pytest.mark.parametrize("kind", ["cls", "det"])
 def test_a_budget_that_no_size_keeps_is_told_with_what_the_smallest_input_reaches(options, kind):
     mine = options[kind]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nnfactory.factory.assembler.accuracy import estimate_accuracy, logit
+from nnfactory.factory.assembler.assemble import assemble
+from nnfactory.factory.assembler.footprint import full_counts
 from nnfactory.factory.assembler.problem import problem_for
 from nnfactory.factory.assembler.sizes import SizeOption, assemble_any_size, frontier_any_size
 from nnfactory.factory.assembler.strength import (
@@ -18,6 +22,7 @@ from nnfactory.factory.assembler.strength import (
     size_effect,
     task_strength,
 )
+from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.schema import Budget
 
 LARGE = [0.5, 0.6, 0.7, 0.5, 0.6, 0.7]
@@ -66,6 +71,8 @@ def test_what_seems_better_by_chance_counts_a_step_below(library_of):
     small = library.at(16)
     assert doubt_of(library) == 0
     assert doubt_of(small) == pytest.approx(size_effect(small) + STEP)
+    alike = library_of(LARGE, LARGE).at(16)
+    assert (size_effect(alike), doubt_of(alike)) == (0, pytest.approx(STEP))
 
 
 def test_what_is_surely_better_is_believed(library_of):
@@ -81,6 +88,30 @@ def test_it_falls_as_measured_or_by_a_step_unless_it_surely_rises(library_of, la
     believed = rise - doubt_of(view)
     sure = is_surely_above(np.subtract(small, large))
     assert believed == pytest.approx(rise if sure else min(rise, -STEP))
+
+
+def with_three_sizes(library_of, large: list[float], middle: list[float], small: list[float]):
+    """The library at 8 px, with what was measured at 32, 16 and 8."""
+    library = library_of(large, middle)
+    data = library.sizes[16]
+    least = dataclasses.replace(data, accuracy={**data.accuracy, "per_class": small})
+    return dataclasses.replace(library, sizes={**library.sizes, 8: least}, input_size=8)
+
+
+def test_a_size_is_held_against_every_larger_one(library_of):
+    """What recovers surely from a dip is not better than what came before the dip."""
+    dipped = [value - 0.1 for value in LARGE]
+    library = with_three_sizes(library_of, LARGE, dipped, BY_CHANCE)
+    assert is_surely_above(np.subtract(BY_CHANCE, dipped))
+    assert not is_surely_above(np.subtract(BY_CHANCE, LARGE))
+    assert size_effect(library) - doubt_of(library) == pytest.approx(-STEP)
+    risen = [value + 0.05 for value in SURELY]
+    assert doubt_of(with_three_sizes(library_of, LARGE, SURELY, risen)) == 0
+
+
+def test_every_size_is_a_step_below_the_last(library_of):
+    library = with_three_sizes(library_of, LARGE, BY_CHANCE, BY_CHANCE)
+    assert size_effect(library) - doubt_of(library) == pytest.approx(-2 * STEP)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +157,18 @@ def test_single_classes_are_doubted_too(library_of, toy_table):
     plain = estimate_accuracy(fit, 1.0, float(problem.class_strengths[number]), 6)
     shift = fit["coefficients"][1] * problem.doubt
     assert logit(found[1].value) == pytest.approx(logit(plain.value) - shift)
+
+
+def test_a_least_accuracy_per_class_is_kept_with_its_doubt(library_of, toy_table):
+    small = library_of(LARGE, BY_CHANCE).at(16)
+    task, table = small.task(), toy_table(small)
+    whole = problem_for(small, task, table).least_class(full_counts(small))
+    assert whole is not None
+    asked = whole[1].value - 0.02
+    _, estimate, certificate = assemble(small, task, Budget(min_class_accuracy=asked), table)
+    assert asked <= estimate.least_class_accuracy.value < whole[1].value
+    with pytest.raises(BudgetError):
+        assemble(small, task, Budget(min_class_accuracy=whole[1].value + 0.01), table)
 
 
 def test_without_a_limit_the_large_input_is_built_and_ends_the_frontier(library_of, toy_table):

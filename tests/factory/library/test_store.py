@@ -258,6 +258,16 @@ def test_an_accuracy_that_does_not_fit_is_refused(folder, change: Callable):
         open_library(folder)
 
 
+def test_an_accuracy_of_an_older_version_is_refused_with_what_to_do(folder):
+    table = json.loads((folder / "accuracy.json").read_text(encoding="utf-8"))
+    table["16"]["fit"]["spread"] = [0.1, 0.2]
+    (folder / "accuracy.json").write_text(json.dumps(table), encoding="utf-8")
+    sign(folder, "accuracy.json")
+    with pytest.raises(DataError, match="older nnfactory") as caught:
+        open_library(folder)
+    assert any("modules publish" in hint for hint in caught.value.hints)
+
+
 def test_statistics_with_objects_are_refused_and_not_executed(folder):
     np.savez(folder / "statistics.npz", counts=np.array([{}], object))
     sign(folder, "statistics.npz")
