@@ -7,13 +7,13 @@ the full network, so that plans can be compared, and once more on the network th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .assembler.accuracy import half_widths, logit
+from .assembler.accuracy import logit
+from .assembler.strength import doubt_of, moved, size_effect
 from .datasets.examples import Examples
 from .errors import DataError, UsageError
 from .features import features, full_network, with_class_layer
@@ -40,13 +40,11 @@ class Head:
         left_out: Accuracy on every example by a layer that was fitted without it and one example
             of every other class: leaving out one alone would tell the layer which class is
             missing.
-        per_class: The same for the examples of each class, (K,).
     """
 
     weight: Array
     bias: Array
     left_out: Interval
-    per_class: tuple[float, ...]
 
 
 def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
@@ -80,12 +78,11 @@ def fit_head(seen: Array, labels: Array, classes: int, spread: Array) -> Head:
         without[rows] = targets[rows] - np.linalg.solve(rest, residual[rows])
     scale = _best_scale(without, labels)
     slope = scale * (x.T @ inverse @ (targets - mean)) / spread[:, None]  # (C, K)
-    correct = without.argmax(1) == labels
+    correct = int((without.argmax(1) == labels).sum())
     return Head(
         weight=slope.T,
         bias=scale * mean - center @ slope,
-        left_out=proportion_interval(int(correct.sum()), len(labels), level=0.9, spread=SPREAD),
-        per_class=tuple(float(correct[labels == c].mean()) for c in range(classes)),
+        left_out=proportion_interval(correct, len(labels), level=0.9, spread=SPREAD),
     )
 
 
@@ -117,8 +114,8 @@ def library_of_examples(
 
     What a module is worth to a new class is what it is worth to the trained classes that the full
     network takes the examples for, weighted by its probabilities. Estimates of accuracy start from
-    the left-out accuracy of the full network, at every input size, and fall with a plan's
-    value as those of the trained classes do.
+    the left-out accuracy of the full network at the largest input size, and fall with the size and
+    with a plan's value as those of the trained classes do.
 
     Args:
         library: A library for "cls".
@@ -135,16 +132,15 @@ def library_of_examples(
     if not allow_novel:
         check_scope(library, seen, examples)
     weights = _mixture(logits, examples.labels, len(examples.classes))
-    sizes, heads = {}, {}
-    for size in library.input_sizes:
-        view = library.at(size)
-        seen, _ = features(full_network(view), examples.pixels[size])
-        heads[size] = _head(library, seen, examples)
-        sizes[size] = replace(
+    head = _head(library, seen, examples)
+    sizes = {
+        size: replace(
             library.sizes[size],
-            curves=weights @ view.curves,
-            accuracy=_accuracy(view.accuracy, heads[size]),
+            curves=weights @ library.sizes[size].curves,
+            accuracy=_accuracy(library.at(size), head.left_out, len(examples.classes)),
         )
+        for size in library.input_sizes
+    }
     modulation = library.modulation and Modulation(
         classes=weights @ library.modulation.classes, widths=library.modulation.widths
     )
@@ -157,7 +153,7 @@ def library_of_examples(
         sizes=sizes,
         modulation=modulation,
     )
-    return _with_head(changed, heads[everything.input_size])
+    return _with_head(changed, head)
 
 
 def task_of_examples(library: ModuleLibrary, examples: Examples) -> Task:
@@ -273,23 +269,22 @@ def _with_head(library: ModuleLibrary, head: Head) -> ModuleLibrary:
     return replace(library, network=with_class_layer(library.network, head.weight, head.bias))
 
 
-def _accuracy(table: Mapping[str, Any], head: Head) -> dict[str, Any]:
-    """The library's fit, moved so that the full network is worth its left-out accuracy.
+def _accuracy(library: ModuleLibrary, left_out: Interval, classes: int) -> dict[str, Any]:
+    """The fit at the library's size, moved so that the largest full network is worth ``left_out``.
 
     Its interval grows by that of the left-out accuracy; there is no estimate per class.
     """
-    fit, left_out, classes = table["fit"], head.left_out, len(head.per_class)
-    size, middle = math.log(classes), float(logit(left_out.value))
-    _, _, slope, bend, *rest = fit["coefficients"]  # moved: the logit of the whole is its strength
-    known = max(middle - float(logit(left_out.low)), float(logit(left_out.high)) - middle)
-    half = math.hypot(float(half_widths(fit, np.ones(1), classes)[0]), known)
-    moved = -slope * size - bend * size**2
+    fit, size = library.accuracy["fit"], math.log(classes)
+    middle = float(logit(left_out.value))
+    whole = moved(np.array([left_out.value]), size_effect(library) - doubt_of(library))
+    _, _, slope, bend, *rest = fit["coefficients"]
     return {
-        "per_class": list(head.per_class),
+        "per_class": [float(whole[0])] * classes,
         "fit": {
-            **fit,
-            "coefficients": [moved, 1.0, slope, bend, *rest],
-            "spread": [math.log(half), 0.0, *fit["spread"][2:]],
-            "quantiles": [1.0] * len(fit["quantiles"]),
+            **fit,  # the estimate of the whole is its strength, whatever the number of classes
+            "coefficients": [-slope * size - bend * size**2, 1.0, slope, bend, *rest],
+            "unknown": max(
+                middle - float(logit(left_out.low)), float(logit(left_out.high)) - middle
+            ),
         },
     }

@@ -7,7 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from nnfactory.factory.assembler.accuracy import logit
 from nnfactory.factory.assembler.assemble import assemble, plan_from_counts
+from nnfactory.factory.assembler.footprint import full_counts
+from nnfactory.factory.assembler.strength import doubt_of, size_effect, task_strength
 from nnfactory.factory.assembler.values import class_values
 from nnfactory.factory.datasets.examples import Examples
 from nnfactory.factory.errors import DataError, UsageError
@@ -25,7 +28,7 @@ from nnfactory.factory.new_classes import (
     novelty,
     task_of_examples,
 )
-from nnfactory.factory.schema import Budget
+from nnfactory.factory.schema import Budget, Task
 
 EACH = 6
 
@@ -131,19 +134,38 @@ def test_new_classes_are_worth_a_mixture_of_the_trained_ones(made, toy_cls, exam
         assert (new >= old.min(0) - 1e-6).all()
 
 
-def test_the_full_network_is_estimated_at_its_leave_one_out_accuracy(made, examples, toy_table):
-    counts = {slot.name: slot.groups for slot in made.blocks}
-    for size in made.input_sizes:
-        view = made.at(size)
-        task = task_of_examples(view, examples)
-        _, left_out = fitted_to_plan(view, plan_from_counts(view, task, counts), examples)
-        _, estimate, _ = assemble(view, task, Budget(), toy_table(view))
-        assert estimate.accuracy is not None
-        whole = np.clip(left_out.value, 0.005, 0.995)
-        at_most = 1e-6 if size == 32 else 0.025  # less what more pixels are worth at least
-        assert estimate.accuracy.value == pytest.approx(whole, abs=at_most)
-        assert estimate.accuracy.low < left_out.low
-        assert estimate.least_class_accuracy is None
+def test_the_full_network_is_estimated_at_its_left_out_accuracy(made, examples, toy_table):
+    task = task_of_examples(made, examples)
+    plan = plan_from_counts(made, task, full_counts(made))
+    _, left_out = fitted_to_plan(made, plan, examples)
+    _, estimate, _ = assemble(made, task, Budget(), toy_table(made))
+    assert estimate.accuracy.value == pytest.approx(np.clip(left_out.value, 0.005, 0.995))
+    assert estimate.accuracy.low < left_out.low
+    assert estimate.least_class_accuracy is None
+
+
+def test_a_smaller_input_costs_what_it_costs_the_trained_classes(made, toy_cls, toy_table):
+    task = Task(kind="cls", classes=made.classes)
+    whole = [
+        assemble(made.at(size), task, Budget(), toy_table(made.at(size)))[1].accuracy.value
+        for size in made.input_sizes
+    ]
+    falls = logit(whole[1]) - logit(whole[0])
+    small = toy_cls.at(16)
+    assert falls == pytest.approx(size_effect(small) - doubt_of(small), abs=1e-6)
+
+
+def test_of_unequal_numbers_of_examples_the_estimate_is_what_is_reported(toy_cls, examples):
+    few = np.r_[:EACH, EACH : EACH + 2, 2 * EACH : 2 * EACH + 2]  # mostly of the first class
+    some = dataclasses.replace(
+        examples, labels=np.random.default_rng(0).permutation(examples.labels[few]),
+        pixels={size: pixels[few] for size, pixels in examples.pixels.items()},
+    )  # fmt: skip
+    made = library_of_examples(toy_cls, some, allow_novel=True)
+    task = task_of_examples(made, some)
+    _, left_out = fitted_to_plan(made, plan_from_counts(made, task, full_counts(made)), some)
+    assert 0.1 < left_out.value < 0.9
+    assert task_strength(made, task) == pytest.approx(left_out.value)
 
 
 def test_a_plan_is_linked_with_its_own_layer_and_proven(made, examples, toy_table):
