@@ -88,6 +88,8 @@ def with_size_data(library: ModuleLibrary, **changes: Any) -> ModuleLibrary:
 
 def with_neutral_accuracy(library: ModuleLibrary) -> ModuleLibrary:
     """The library with a neutral accuracy fit at the sizes where none was measured yet."""
+    if all(data.accuracy for data in library.sizes.values()):
+        return library
     neutral = {"fit": NEUTRAL, "per_class": [0.5] * len(library.classes)}
     sizes = {
         size: data if data.accuracy else replace(data, accuracy=neutral)
