@@ -83,8 +83,7 @@ def _frozen() -> str:
         "",
         "Accuracy on test images; points by which ours is ahead, paired, with 95 % intervals "
         "(`reassembly_frozen.csv`). *Donor* is the best single network that fits, with the same "
-        "kind of classifier; the *paper's way* has our stitches. Of the ImageNet pool the third "
-        "limit was not measured (the paper's way with NASWOT takes over 20 minutes there):",
+        "kind of classifier; the *paper's way* has our stitches:",
         "",
         "| pool, limit | ours | ahead of the paper's way | ahead of the donor |",
         "|---|---|---|---|",
