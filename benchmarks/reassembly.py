@@ -85,7 +85,10 @@ NASWOT_BATCHES = 5
 @data_option
 @click.option("--pool", "names", multiple=True, type=click.Choice(list(POOLS)))
 @click.option("--part", "parts", multiple=True, type=click.Choice(["partition", "frozen"]))
-@click.option("--share", "shares", multiple=True, type=float, help="Frozen: of the parameters.")
+@click.option(
+    "--share", "shares", multiple=True, type=click.FloatRange(0, 1, min_open=True),
+    help="Frozen: of the parameters of the largest donor.",
+)  # fmt: skip
 @click.option("--images", default=300, show_default=True, help="Training images.")
 @click.option("--tested", default=1000, show_default=True, help="Test images.")
 def main(

@@ -10,7 +10,7 @@ former where each stitch is fitted to what the donors alone make ("apart"), and 
 (Mellor et al., arXiv:2006.04647). Then each is trained as ``reassemble --finish 2`` does, with the
 donors of the pool as teachers, and measured on test images.
 
-Writes ``results/reassembly_candidates.csv``, a row per network, after each of them, and
+Writes ``results/reassembly_candidates.csv``, a row per network, and
 ``results/reassembly_ranking.csv``: Kendall's tau of every score with the accuracy after training,
 with 95 % intervals (bootstrap over networks). Whole donors are trained, too, but not among the
 ranked.

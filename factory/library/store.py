@@ -232,7 +232,7 @@ def _check_size(
     if len(accuracy["fit"]["spread"]) != 4:
         raise DataError(
             f"{folder}: accuracy.json is of an older nnfactory.",
-            hints=["'nnfactory modules publish' writes it anew"],
+            hints=["'nnfactory modules publish --overwrite' writes it anew"],
         )
     statistics = data.statistics
     assert statistics is not None

@@ -342,7 +342,7 @@ def _pairs(
     library: ModuleLibrary, data: DataSet, wanted: int, report: Report,
     latency_share: Callable[[float], float],
 ) -> list[Pair]:  # fmt: skip
-    """Measured plans at the library's input size."""
+    """Measured plans at the library's input size: for the same tasks, in order, at every size."""
     rng = np.random.default_rng(3)
     blocks = library.blocks
     full, empty = [s.groups for s in blocks], [s.min_groups for s in blocks]

@@ -47,6 +47,8 @@ def assert_progress_was_reported(phases: dict[str, tuple[int, int]], sides: tupl
 
 
 def assert_every_size_was_measured(library: ModuleLibrary, sides: tuple[int, ...]):
+    tasks = [[p["classes"] for p in library.at(size).accuracy["pairs"]] for size in sides]
+    assert tasks[0] == tasks[1]  # they are held out together
     modules = sum(slot.groups + 1 for slot in library.blocks)
     for size, pairs in zip(sides, (56, 56), strict=True):
         view = library.at(size)
