@@ -45,7 +45,7 @@ def plan_of(case: Case, found: Found, epochs: int) -> Plan:
         active={
             own_name(name): tuple(kept.tolist()) for name, kept in found.made.plan.kept.items()
         },
-        input_size=case.size,
+        input_size=found.case.size,
         normalization="sliced",
         statistics_of=hashlib.sha256(fitted.encode()).hexdigest()[:16],
         sparsity=max(0.0, 1 - parameter_count(found.made.network) / whole),
@@ -78,26 +78,25 @@ def accuracies(
     """Of the component and of the whole network on the same images; and per class."""
     from ..factory.accuracy_measurement import class_accuracies, measure_accuracy
 
-    images, classes = case.measuring, len(case.images.classes)
-    networks = {
-        subject: case.kind.answering(network)
-        for subject, network in (
-            ("artifact", found.made.network), ("library", case.anatomy.network)
-        )
-    }  # fmt: skip
+    classes = len(case.images.classes)
+    shown = (
+        ("artifact", case.kind.answering(found.made.network), found.case.as_deployed()),
+        ("library", case.kind.answering(case.anatomy.network), case.measuring),
+    )
     measured = tuple(
         Accuracy(
-            subject=subject, dataset=f"{case.images.name}, {len(images)} images",
+            subject=subject,
+            dataset=f"{case.images.name}, {len(images)} images",
             metric="top-1" if case.kind.name == "cls" else "AP50",
             interval=measure_accuracy(network, images, classes),
         )
-        for subject, network in networks.items()
-    )  # fmt: skip
-    own, whole = (class_accuracies(n, images, classes).per_class for n in networks.values())
+        for subject, network, images in shown
+    )
+    own, whole = (class_accuracies(net, seen, classes).per_class for _, net, seen in shown)
     per_class = [
         (name, theirs, mine, int(count))
         for name, theirs, mine, count in zip(
-            case.images.classes, whole, own, images.shown(classes), strict=True
+            case.images.classes, whole, own, case.measuring.shown(classes), strict=True
         )
         if theirs is not None and mine is not None
     ]
@@ -135,7 +134,8 @@ def write_component(
                     active=kept, parts=(f"{kept} of {total} inner channels",),
                 ),
             ),
-            made=f"cut out of {donor.name}: {kept} of {total} inner channels",
+            made=f"cut out of {donor.name}: {kept} of {total} inner channels"
+            + (f", at {plan.input_size} px instead of {case.size}" * (plan.input_size < case.size)),
         ),
         overwrite=overwrite,
     )  # fmt: skip

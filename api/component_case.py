@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ from .request import Report
 
 if TYPE_CHECKING:
     from ..factory.datasets import Images
-    from ..factory.graph.network import Network
+    from ..factory.graph.network import Array, Network
     from ..factory.reuse.disassembly import component
     from ..factory.reuse.disassembly.costs import Costs
     from ..factory.reuse.disassembly.families import Anatomy
-    from ..factory.reuse.disassembly.kinds import Kind
+    from ..factory.reuse.disassembly.kinds import Judgement, Kind
     from ..factory.reuse.disassembly.reconstruction import Losses
     from ..factory.reuse.donor import Donor
     from ..factory.reuse.own_images import TwoParts
@@ -35,6 +35,9 @@ class Case:
         kind: What is asked of the outputs.
         images: Of the classes.
         forgotten: Images of classes that are to be forgotten, by name; none as a rule.
+        read: Reads the same images at another size, from where they lie; None where they lie
+            nowhere, then they are made of those at hand.
+        wanted: What the whole network says of the judging images at its own size.
         values: What families lose, by kind of value.
         costs: What leaving channels out saves, by kind of cost.
     """
@@ -44,13 +47,39 @@ class Case:
     kind: Kind
     images: TwoParts
     forgotten: Mapping[str, TwoParts] = field(default_factory=dict)
+    read: Callable[[int], TwoParts] | None = None
+    wanted: Array | None = None
     values: Mapping[str, Mapping[str, Losses]] = field(default_factory=dict)
     costs: Mapping[str, Costs] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Side of the input in pixels."""
-        return self.donor.input_size
+        return next(iter(self.anatomy.network.inputs.values()))[2]
+
+    def at(self, side: int) -> Case:
+        """The same for images of another size: cut at that size, judged by the whole network's."""
+        from ..factory.reuse.disassembly.families import anatomy_of
+        from ..factory.reuse.disassembly.input_sizes import at_side
+
+        if side == self.size:
+            return self
+        return replace(
+            self, anatomy=anatomy_of(at_side(self.anatomy.network, side)),
+            images=self.images.at(side), wanted=self._wanted(), values={}, costs={},
+        )  # fmt: skip
+
+    def judged(self, network: Network) -> Judgement:
+        """How near a network comes to the whole one at its own size, on images that judge."""
+        from ..factory.accuracy_measurement import images_at
+
+        side = next(iter(network.inputs.values()))[2]
+        return self.kind.judged(self._wanted(), network, images_at(self.judging, side))
+
+    def _wanted(self) -> Array:
+        if self.wanted is None:
+            self.wanted = self.kind.answers(self.anatomy.network, self.judging)
+        return self.wanted
 
     @property
     def judging(self) -> Images:
@@ -69,6 +98,12 @@ class Case:
     def measuring(self) -> Images:
         """Images that accuracies are reported on."""
         return self.images.measuring[self.size]
+
+    def as_deployed(self) -> Images:
+        """The same, as the artifact will see them: made of the original images in one step."""
+        if self.read is None or self.size == self.donor.input_size:
+            return self.measuring
+        return self.read(self.size).measuring[self.size]
 
     @property
     def fitting(self) -> Images:
@@ -163,9 +198,7 @@ class Case:
         """A plan as a network."""
         from ..factory.reuse.disassembly.component import component_of
 
-        return component_of(
-            self.anatomy, self.kind, plan, self.fitting, self.judging, report=report
-        )
+        return component_of(self.anatomy, plan, self.fitting, self.judged, report=report)
 
     def model(self, network: Network) -> bytes:
         """A network with its answer as a file."""
@@ -180,26 +213,29 @@ class Found:
     """The component that was chosen.
 
     Attributes:
+        case: What it was cut from, at its input size.
         made: Its network.
         candidates: Of how many.
     """
 
+    case: Case
     made: component.Component
     candidates: int
 
-    def model(self, case: Case, plan: Plan) -> bytes:
+    def model(self, plan: Plan) -> bytes:
         """As a file that says what it is."""
-        head, license = case.donor.head, case.donor.license or UNKNOWN_LICENSE
+        case = self.case
+        donor, license = case.donor, case.donor.license or UNKNOWN_LICENSE
         return model_file(
             case.kind.answering(self.made.network), plan, license=license,
-            stride=None if head is None else max(one.stride for one in head.maps),
+            stride=None if donor.head is None else donor.stride,
         )  # fmt: skip
 
-    def prove(self, case: Case) -> tuple[Parity, ...]:
+    def prove(self) -> tuple[Parity, ...]:
         """That the cut is exact: before weights were fitted it equals zeroing."""
         from ..factory.reuse.disassembly.proof import prove_cut
 
-        return (prove_cut(case.anatomy, self.made.plan, case.size),)
+        return (prove_cut(self.case.anatomy, self.made.plan, self.case.size),)
 
 
 def own_name(tensor: str) -> str:
@@ -229,22 +265,28 @@ def open_case(
     if forget and not classes:
         classes = classes_besides(data, forget, least=2)
     least = 1 if reject or donor.head is not None else 2
-    parts = read_two_parts(data, [size], classes, most=images, kind=donor.kind, least=least)
+
+    def read(side: int) -> TwoParts:
+        parts = read_two_parts(data, [side], classes, most=images, kind=donor.kind, least=least)
+        if not reject:
+            return parts
+        besides = classes_besides(data, (*parts.classes, *forget))
+        return parts.with_others(read_others(data, [side], besides, most=images), NONE)
+
+    parts = read(size)
     forgotten = {
         name: read_two_parts(data, [size], [name], most=images, least=1) for name in forget
     }
-    outputs = donor.outputs_of(parts.classes)
+    outputs = donor.outputs_of([name for name in parts.classes if not reject or name != NONE])
     kind: Kind = Classification()
     if donor.head is not None:
         kind = Detection(donor.head, len(outputs))
         network = detector_network(donor, outputs, tensors_of(parts.mixed(size)))
     elif reject:
-        besides = classes_besides(data, (*parts.classes, *forget))
-        others = read_others(data, [size], besides, most=images)
-        parts = parts.with_others(others, NONE)
         network = rejecting_network(donor, outputs, tensors_of(parts.mixed(size)))
     else:
         network = task_network(donor, outputs)
     return Case(
-        donor=donor, anatomy=anatomy_of(network), kind=kind, images=parts, forgotten=forgotten
-    )
+        donor=donor, anatomy=anatomy_of(network), kind=kind, images=parts, forgotten=forgotten,
+        read=read,
+    )  # fmt: skip

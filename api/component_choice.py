@@ -1,4 +1,4 @@
-"""The component that is chosen: within limits that hold when it is measured, or by thresholds."""
+"""The component of an input size: within limits that hold when measured, or by thresholds."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def with_latency(
     return whole_ms, replace(budget, latency_ms=share * whole_ms)
 
 
-def kept(
+def kept_at(
     case: Case, profile: DeviceProfile, budget: Budget, watch: Stopwatch, report: Report
 ) -> tuple[Found, Measurement | None]:
-    """The component that keeps the budget when it is measured.
+    """The component of the case's input size that keeps the budget when it is measured.
 
     Raises:
         BudgetError: None does.
@@ -59,9 +59,9 @@ def kept(
         with watch.phase("fit"):
             made = [case.made(plan, report) for plan in plans]
         best = min(made, key=lambda one: one.judged.divergence)
-        found = Found(made=best, candidates=len(made))
+        found = Found(case=case, made=best, candidates=len(made))
         with watch.phase("measure"):
-            measurement = measured(case, found, profile, budget, report)
+            measurement = measured(found, profile, budget, report)
         if measurement is None:
             return found, None
         excess = excess_mib(measurement, budget)
@@ -93,17 +93,22 @@ def located(case: Case, thresholds: tuple[float, float] | None, report: Report) 
         alpha, beta = thresholds
         chosen = Thresholds(conv_alpha=alpha, conv_beta=beta, linear_alpha=alpha, linear_beta=beta)
     plan = plan_by_thresholds(case.anatomy, case.kind, case.fitting, chosen, report=report)
-    return Found(made=case.made(plan, report), candidates=1)
+    return Found(case=case, made=case.made(plan, report), candidates=1)
 
 
 def measured(
-    case: Case, found: Found, profile: DeviceProfile, budget: Budget, report: Report
+    found: Found, profile: DeviceProfile, budget: Budget, report: Report
 ) -> Measurement | None:
     """What a component costs on this machine; None for any other device."""
     if profile.name != "host":
         return None
     report("measuring", 0, 1)
-    return measure_model(case.model(found.made.network), profile, budget)
+    return measure_model(found.case.model(found.made.network), profile, budget)
+
+
+def limits_of(budget: Budget) -> dict[str, float]:
+    """What a budget limits, by kind of cost."""
+    return {key: value for key in LIMITS if (value := getattr(budget, key)) is not None}
 
 
 def _plans(
@@ -114,8 +119,7 @@ def _plans(
     Raises:
         BudgetError: There is none; the hints say what is reachable.
     """
-    limits = {key: value for key in LIMITS if (value := getattr(budget, key)) is not None}
-    look = _Look(case=case, profile=profile, limits=limits, wrong=wrong)
+    look = _Look(case=case, profile=profile, limits=limits_of(budget), wrong=wrong)
     plans: list[component.Plan] = []
     for values in case.values:
         plan = look.plan(values)

@@ -35,14 +35,16 @@ def disassemble(
     model: str | Path | Donor, data: Path, *, classes: Sequence[str] = (),
     forget: Sequence[str] = (), device: str = "host", share: float | None = None,
     budget: Budget | None = None, thresholds: tuple[float, float] | str | None = None,
-    reject: bool = False, finish: int = 0, images: int = FITTED, out_dir: Path | None = None,
-    overwrite: bool = False, command: str = "", report: Report = silent,
+    reject: bool = False, keep_size: bool = False, finish: int = 0, images: int = FITTED,
+    out_dir: Path | None = None, overwrite: bool = False, command: str = "",
+    report: Report = silent,
 ) -> Disassembly:  # fmt: skip
     """Cut what some classes need out of a trained classifier or detector.
 
     An integer program chooses channels within the limits, by what contributes to the classes'
     outputs and by what the remaining ones cannot make up for; the layers that are left are fitted
-    in closed form to what the whole network computes on images of the classes.
+    in closed form to what the whole network computes on images of the classes. Of several input
+    sizes images choose.
 
     Args:
         model: Name or folder of an imported network, or the network itself.
@@ -59,6 +61,8 @@ def disassemble(
             "paper" for those of the paper's code.
         reject: Add a class "none of these", from the images of all other classes in ``data``.
             Classifiers only.
+        keep_size: Cut channels alone. By default smaller input sizes, of half the network's at
+            least, are compared, too, where it can be run at them and no class is forgotten.
         finish: Passes over the images in which all weights are trained towards the whole network's
             answers; needs torch.
         images: How many images layers are fitted to, at most, and as many others judge.
@@ -78,7 +82,7 @@ def disassemble(
 
     wish, watch = Wish(
         classes=tuple(classes), forget=tuple(forget), share=share, budget=budget or Budget(),
-        thresholds=thresholds, reject=reject, epochs=finish,
+        thresholds=thresholds, reject=reject, keep_size=keep_size, epochs=finish,
     ), Stopwatch()  # fmt: skip
     check_wish(wish)
     profile = load_profile(device)
@@ -95,7 +99,7 @@ def disassemble(
         check_place(out_dir, "", overwrite=overwrite)  # which plan it will be is not known yet
     with watch.phase("data"):
         case = open_case(donor, data, wish.classes, images, reject=wish.reject, forget=wish.forget)
-    made = _calibrated(case, _made(case, profile, wish, watch, report))
+    made = _calibrated(_made(case, profile, wish, watch, report))
     return _written(case, made, profile, watch, out_dir, overwrite=overwrite, command=command)
 
 
@@ -119,13 +123,15 @@ def _made(
     Raises:
         BudgetError: There is none.
     """
-    from .component_choice import kept, located, measured, with_latency
+    from .component_choice import located, measured, with_latency
+    from .component_sizes import kept
 
     with watch.phase("measure"):
         whole_ms, budget = with_latency(case, profile, wish.share, wish.budget)
     if wish.thresholds is None:
         try:
-            found, measurement = kept(case, profile, budget, watch, report)
+            sides = _sides(case, wish)
+            found, measurement = kept(case, sides, profile, budget, watch, report)
         except BudgetError as error:
             error.hints = _with_shares(error, wish.share, whole_ms)
             raise
@@ -134,13 +140,22 @@ def _made(
         with watch.phase("fit"):
             found = located(case, pair, report)
         with watch.phase("measure"):
-            measurement = measured(case, found, profile, budget, report)
+            measurement = measured(found, profile, budget, report)
     with watch.phase("prove"):
-        parity = found.prove(case)
+        parity = found.prove()
     made = _Made(
         found=found, measurement=measurement, whole_ms=whole_ms, budget=budget, parity=parity
     )
-    return _trained(case, made, profile, wish.epochs, watch, report) if wish.epochs else made
+    return _trained(made, profile, wish.epochs, watch, report) if wish.epochs else made
+
+
+def _sides(case: Case, wish: Wish) -> list[int]:
+    """Input sizes that are compared, the whole network's first."""
+    from ..factory.reuse.disassembly.input_sizes import sides_of
+
+    if wish.keep_size or wish.forget:
+        return [case.size]
+    return sides_of(case.anatomy.network, case.donor.stride)
 
 
 def _with_shares(error: BudgetError, share: float | None, whole_ms: float) -> tuple[str, ...]:
@@ -157,7 +172,7 @@ def _with_shares(error: BudgetError, share: float | None, whole_ms: float) -> tu
 
 
 def _trained(
-    case: Case, made: _Made, profile: DeviceProfile, epochs: int, watch: Stopwatch, report: Report
+    made: _Made, profile: DeviceProfile, epochs: int, watch: Stopwatch, report: Report
 ) -> _Made:
     """The component after training; measured and proven again.
 
@@ -167,11 +182,11 @@ def _trained(
     from ..factory.reuse.training.component_finish import taught
     from .component_choice import measured
 
-    component, whole = made.found.made, case.anatomy.network
+    component, case = made.found.made, made.found.case
     with watch.phase("finish"):
         done = taught(
-            component.network, whole, case.kind, case.learning, case.judging, epochs=epochs,
-            report=report,
+            component.network, case.anatomy.network, case.kind, case.learning, case.judged,
+            epochs=epochs, report=report,
         )  # fmt: skip
     view = TaughtView(
         epochs=epochs, before=done.before.divergence, after=done.after.divergence,
@@ -182,9 +197,9 @@ def _trained(
     better = replace(component, network=done.network, judged=done.after)
     found = replace(made.found, made=better)
     with watch.phase("measure"):  # the same graph: a first failure is noise
-        measurement = measured(case, found, profile, made.budget, report)
+        measurement = measured(found, profile, made.budget, report)
         if measurement and measurement.verdict == "FAIL":
-            measurement = measured(case, found, profile, made.budget, report)
+            measurement = measured(found, profile, made.budget, report)
     if measurement and measurement.verdict == "FAIL":
         raise broken(measurement, made.budget, hint="loosen it, or leave --finish out")
     return replace(
@@ -192,13 +207,13 @@ def _trained(
     )
 
 
-def _calibrated(case: Case, made: _Made) -> _Made:
+def _calibrated(made: _Made) -> _Made:
     """The component with probabilities that fit the images which judge; a detector as it is."""
     from ..factory.reuse.disassembly.calibration import calibrated
 
+    component, case = made.found.made, made.found.case
     if case.donor.head is not None:
         return made
-    component = made.found.made
     network = calibrated(component.network, case.judging)
     return replace(made, found=replace(made.found, made=replace(component, network=network)))
 
@@ -224,7 +239,7 @@ def _written(
             ForgottenView(name=name, whole=whole, component=own, n=count)
             for name, whole, own, count in case.still_known(found.made.network)
         )
-    model_bytes = found.model(case, plan)
+    model_bytes = found.model(plan)
     estimate = estimate_of(case.kind.answering(found.made.network), model_bytes, profile)
     certificate = certificate_of(found, made.budget)
     chosen = MeasuredChoice(
@@ -244,6 +259,7 @@ def _written(
             seconds=watch.seconds, accuracy=measured, chosen=chosen,
         ),
         families=_families(case, found), values=found.made.plan.values, whole_ms=made.whole_ms,
+        whole_size=case.size,
         classes=tuple(ClassView(name=n, whole=w, component=c, n=k) for n, w, c, k in rows),
         forgotten=forgotten, taught=made.taught,
         has_others=case.donor.head is not None or NONE in plan.task.classes,

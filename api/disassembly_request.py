@@ -24,6 +24,7 @@ class Wish:
     budget: Budget
     thresholds: tuple[float, float] | str | None
     reject: bool
+    keep_size: bool
     epochs: int
 
 

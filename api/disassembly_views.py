@@ -85,6 +85,7 @@ class Disassembly:
         families: In execution order.
         classes: In order.
         values: What chose the channels.
+        whole_size: Input size of the whole network in pixels; that of the component is the plan's.
         whole_ms: Latency of the whole network with the task's classes alone, measured on this
             machine or estimated for the device.
         forgotten: What is left of classes that were to be forgotten.
@@ -98,6 +99,7 @@ class Disassembly:
     classes: tuple[ClassView, ...]
     values: str
     whole_ms: float
+    whole_size: int
     forgotten: tuple[ForgottenView, ...] = ()
     taught: TaughtView | None = None
     has_others: bool = False

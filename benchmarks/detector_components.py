@@ -8,8 +8,9 @@ them, AP50 on its validation images.
 
 * masked: the whole network, all 80 classes, boxes of others left out;
 * task: what every component is cut from, the rows of the two classes and one for all others;
-* ours, magnitude, fpgm, random: as in ``disassembly.py``, all within the same measured latency,
-  decoding and suppression of boxes included; "unfitted" is without compensation.
+* ours, images alone, channels alone, magnitude, fpgm, random: as in ``disassembly.py``, all within
+  the same measured latency, decoding and suppression of boxes included; "unfitted" is without
+  compensation; ``side`` is the input size.
 
 ``behind`` and its interval (95 %, by the standard error over bootstrapped images, paired) say how
 far AP50 is behind the masked network's. So few images are easy to over-read.
@@ -25,6 +26,7 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 import onnx
+from component_sizes import sized_components
 from disassembly import by_weights, latency_ms, within
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
@@ -100,7 +102,9 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
 
     base_ms = latency_ms(with_suppressed_boxes(whole, HEADS[name], len(donor.labels)))
 
-    def row(way: str, share: object, found: Matches, ms: float) -> dict[str, object]:
+    def row(
+        way: str, share: object, found: Matches, ms: float, side: int = donor.input_size
+    ) -> dict[str, object]:
         rng, count = np.random.default_rng(0), found.images
         draws = [rng.multinomial(count, np.full(count, 1 / count)) for _ in range(1000)]
         gaps = [masked.ap50(weights) - found.ap50(weights) for weights in draws]
@@ -108,7 +112,8 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
         each = [value for value in found.class_ap50() if value is not None]
         return {
             "network": name, "classes": " ".join(CLASSES), "way": way, "share": share,
-            "latency": round(ms / base_ms, 3), "ap50": round(found.ap50(), 4), "images": count,
+            "side": side, "latency": round(ms / base_ms, 3), "ap50": round(found.ap50(), 4),
+            "images": count,
             "behind": round(gap, 4), "low": round(gap - half, 4), "high": round(gap + half, 4),
             "least_class": round(min(each), 4),
         }  # fmt: skip
@@ -135,8 +140,13 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
         if made:
             best = min(made, key=lambda one: one.judged.divergence)
             ms = measured_ms(best.network)
-            yield row("ours", share, _matches(case, best.network), ms)
-            yield row("ours, unfitted", share, _matches(case, best.plan.network), ms)
+            yield row("channels alone", share, _matches(case, best.network), ms)
+            yield row("channels alone, unfitted", share, _matches(case, best.plan.network), ms)
+        pair = sized_components(case, share * base_ms, measured_ms)
+        for way, one in zip(("ours", "images alone"), pair, strict=True):
+            if one is not None:
+                ms = measured_ms(one.made.network)
+                yield row(way, share, _matches(one.case, one.made.network), ms, one.case.size)
 
 
 def _matches(case: Case, network: Network) -> Matches:

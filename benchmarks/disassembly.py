@@ -9,8 +9,12 @@ latency of the whole network (measured here, time of the processor in one thread
 * thresholds: Model Disassembling and Assembling (arXiv:2203.13453) with the thresholds of its code,
   streams kept; "fitted" with our compensation;
 * contributions, reconstruction, both: the exact choice under the latency by these values, fitted;
-* ours: of these three the one that comes nearest to the whole network on images that nothing was
-  fitted to, as ``nnfactory disassemble`` chooses; "unfitted" without compensation;
+* channels alone: of these three the one that comes nearest to the whole network on images that
+  nothing was fitted to, as ``nnfactory disassemble --keep-size`` chooses; "unfitted" without
+  compensation;
+* images alone: the whole network at the largest input size that keeps the latency, nothing cut;
+* ours: the nearest of all input sizes, each cut as far as the latency asks, as ``nnfactory
+  disassemble`` chooses; ``side`` is its input size in pixels;
 * magnitude, fpgm, random: the same program by the channels' squared weights, by how far their
   filters are from all others of the layer (He et al., "Filter Pruning via Geometric Median",
   arXiv:1811.00250), or by random values.
@@ -22,6 +26,8 @@ Every network is cut within the same measured latency. ``accuracy`` is on test i
 ``least_class`` that of its worst class, ``behind`` and its interval (95 %, bootstrap, paired over
 images) how far it is behind the masked network. ``other_tasks`` puts the whole network's rows of
 as many other classes on the component's features: how much it knows of what it was not cut for.
+
+Part "sizes" measures the last two anew and leaves the other rows as they are.
 
 Part "contributions" writes ``results/disassembly_contributions.csv``: seconds and peak memory of
 the contributions of 500 images of ten classes, in a process of its own.
@@ -41,6 +47,7 @@ from pathlib import Path
 import click
 import numpy as np
 from cifar_networks import FOLDER, MEAN, STD
+from component_sizes import sized_components
 from paired import behind
 from pretrained import Pretrained, pretrained
 from reassembly import imported, some_images
@@ -52,6 +59,7 @@ from nnfactory.api.request import silent
 from nnfactory.devices.measure import time_runs, warm_up
 from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
 from nnfactory.factory.accuracy_measurement import images_at, task_images, tensor_from_pixels
+from nnfactory.factory.datasets import Images
 from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.foreign import load_foreign
 from nnfactory.factory.graph.network import Array, Network, model_from_network
@@ -85,6 +93,7 @@ TASKS = {
 SHARES = (0.5, 0.25)
 FITTED, JUDGING, TESTED, READ = 1000, 300, 1500, 12000  # images
 OURS = ("contributions", "reconstruction", "both")
+PARTS = ("components", "sizes", "contributions")
 RUNS = 100
 
 
@@ -92,7 +101,7 @@ RUNS = 100
 @data_option
 @click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)))
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)))
-@click.option("--part", "parts", multiple=True, type=click.Choice(["components", "contributions"]))
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS))
 @click.option("--networks", "own_dir", type=click.Path(path_type=Path), default=FOLDER,
               help="What cifar_networks.py wrote.")  # fmt: skip
 def main(
@@ -101,20 +110,24 @@ def main(
 ) -> None:  # fmt: skip
     """Compare ways of cutting components out of trained networks."""
     need_data(data_dir)
-    if "contributions" in (parts or ("contributions",)):
+    if "contributions" in (parts or PARTS):
         rows = [_contributions(data_dir)]
         click.echo(write_rows("disassembly_contributions", rows))
-    for name in (names or NETWORKS) if "components" in (parts or ("components",)) else ():
+    if parts == ("contributions",):
+        return
+    is_all = not parts or "components" in parts
+    key = ("network", "task") if is_all else ("network", "task", "way", "share")
+    for name in names or NETWORKS:
         if name in OWN and not (own_dir / f"{name}.onnx").is_file():
             click.echo(f"{name} is skipped: cifar_networks.py has not written it to {own_dir}.")
             continue
         donor = donor_of(data_dir, name, own_dir)
         for task in tasks or TASKS:
             rows = []
-            for row in _components(data_dir, donor, task):
+            for row in _components(data_dir, donor, task, is_all=is_all):
                 rows.append(row)
-                click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-            click.echo(write_rows("disassembly_components", rows, replace=("network", "task")))
+                click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+            click.echo(write_rows("disassembly_components", rows, replace=key))
 
 
 def donor_of(data_dir: Path, name: str, own_dir: Path = FOLDER) -> Donor:
@@ -168,33 +181,59 @@ class Seen:
     """What every way of cutting a task is held against."""
 
     case: Case
-    test: list[Array]
     masked: Array  # whether the masked network is right, per test image
     whole_ms: float
-    others: tuple[Network, list[Array], Array] | None  # head of other classes, images, labels
+    others: tuple[Network, Images] | None  # head of other classes, and images of them
+
+    def right(self, network: Network) -> Array:
+        """Whether a network of any input size is right, per test image."""
+        found = logits_of(network, _seen_by(network, self.case.measuring)).argmax(1)
+        return np.asarray(found == self.case.measuring.labels)
 
 
-def _components(data_dir: Path, donor: Donor, task: str) -> Iterator[dict[str, object]]:
+def _seen_by(network: Network, images: Images) -> list[Array]:
+    ((_, shape),) = network.inputs.items()
+    return tensors_of(images_at(images, shape[2]))
+
+
+def _components(
+    data_dir: Path, donor: Donor, task: str, *, is_all: bool
+) -> Iterator[dict[str, object]]:
     classes = TASKS[task]
     case = case_of(data_dir, donor, NETWORKS[donor.name], classes)
     seen = _seen(data_dir, case, classes)
-    whole = logits_of(_all_classes(donor), seen.test)
+    whole = logits_of(_all_classes(donor), tensors_of(case.measuring))
     rows = [donor.labels.index(str(c)) for c in classes]
     told = np.array(rows)[case.measuring.labels]
     fixed = {"network": donor.name, "task": task, "classes": len(classes)}
 
     def row(
-        way: str, share: object, right: Array, ratio: float, other: object
-    ) -> dict[str, object]:
+        way: str, share: object, right: Array, ratio: float, other: object,
+        side: int = donor.input_size,
+    ) -> dict[str, object]:  # fmt: skip
         labels = case.measuring.labels
         return fixed | {
-            "way": way, "share": share, "latency": round(ratio, 3),
+            "way": way, "share": share, "side": side, "latency": round(ratio, 3),
             "accuracy": round(float(right.mean()), 4), "images": len(right),
             **behind(seen.masked, right),
             "least_class": round(min(float(right[labels == c].mean()) for c in set(labels)), 4),
             "other_tasks": other, "divergence": "", "seconds": "",
         }  # fmt: skip
 
+    for limit in SHARES:
+        began = time.perf_counter()
+        found = sized_components(case, limit * seen.whole_ms, latency_ms)
+        for way, one in zip(("ours", "images alone"), found, strict=True):
+            if one is not None:
+                network = one.made.network
+                ratio = latency_ms(network) / seen.whole_ms
+                other = _other(seen, network)
+                yield row(way, limit, seen.right(network), ratio, other, one.case.size) | {
+                    "divergence": round(one.made.judged.divergence, 4),
+                    "seconds": round(time.perf_counter() - began, 1) if way == "ours" else "",
+                }
+    if not is_all:
+        return
     yield row("base", "", whole.argmax(1) == told, 1.0, "")
     yield row("masked", "", seen.masked, 1.0, _other(seen, case.anatomy.network))
     for way, share, plan, is_fitted in _plans(seen):
@@ -203,29 +242,24 @@ def _components(data_dir: Path, donor: Donor, task: str) -> Iterator[dict[str, o
         if is_fitted:
             made = case.made(plan, silent)
             network = made.network
-        right = logits_of(network, seen.test).argmax(1) == case.measuring.labels
         ratio = latency_ms(network) / seen.whole_ms
-        found = row(way, share, right, ratio, _other(seen, network))
-        yield found | {
+        yield row(way, share, seen.right(network), ratio, _other(seen, network)) | {
             "divergence": round(made.judged.divergence, 4) if is_fitted else "",
             "seconds": round(time.perf_counter() - began, 1),
         }
 
 
 def _seen(data_dir: Path, case: Case, classes: Sequence[int]) -> Seen:
-    test = tensors_of(case.measuring)
     network = case.anatomy.network
-    right = logits_of(network, test).argmax(1) == case.measuring.labels
+    logits = logits_of(network, tensors_of(case.measuring))
+    right = logits.argmax(1) == case.measuring.labels
     rest = [c for c in range(10) if c not in classes][: len(classes)]
     others = None
     if len(rest) > 1:
         other = case_of(data_dir, case.donor, case.images.name, rest)
-        pixels = other.measuring.pixels[:500]
-        others = (
-            other.anatomy.network, [tensor_from_pixels(image[None]) for image in pixels],
-            other.measuring.labels[:500],
-        )  # fmt: skip
-    return Seen(case=case, test=test, masked=right, whole_ms=latency_ms(network), others=others)
+        some = other.measuring.subset(np.arange(min(500, len(other.measuring))))
+        others = other.anatomy.network, some
+    return Seen(case=case, masked=right, whole_ms=latency_ms(network), others=others)
 
 
 def _all_classes(donor: Donor) -> Network:
@@ -236,14 +270,15 @@ def _other(seen: Seen, network: Network) -> object:
     """Accuracy on other classes with their rows of the whole network's head."""
     if seen.others is None:
         return ""
-    head, images, labels = seen.others
+    head, images = seen.others
     last = network.nodes[-1]
     weights = {**network.weights, **{name: head.weights[name] for name in last.input[1:]}}
     if weights[last.input[1]].shape[1] != network.weights[last.input[1]].shape[1]:
         return ""  # the features before the head were cut, too
     (out,) = network.outputs
-    swapped = replace(network, weights=weights, outputs={out: (1, int(labels.max()) + 1)})
-    return round(float((logits_of(swapped, images).argmax(1) == labels).mean()), 4)
+    swapped = replace(network, weights=weights, outputs={out: (1, int(images.labels.max()) + 1)})
+    found = logits_of(swapped, _seen_by(network, images)).argmax(1)
+    return round(float((found == images.labels).mean()), 4)
 
 
 def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
@@ -275,8 +310,8 @@ def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
             if best is None or made.judged.divergence < best[0]:
                 best = (made.judged.divergence, plan)
         if best is not None:
-            yield "ours", share, best[1], True
-            yield "ours, unfitted", share, best[1], False
+            yield "channels alone", share, best[1], True
+            yield "channels alone, unfitted", share, best[1], False
 
 
 def within(

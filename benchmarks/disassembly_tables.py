@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from results_file import read_rows
 
 Row = Mapping[str, str]
-COLUMNS = ("ours", "contributions", "ours, unfitted", "magnitude", "fpgm", "random",
-           "magnitude, fitted", "fpgm, fitted", "random, fitted")  # fmt: skip
+COLUMNS = (
+    "ours", "images alone", "channels alone", "contributions", "channels alone, unfitted",
+    "magnitude", "fpgm", "random", "magnitude, fitted", "fpgm, fitted", "random, fitted",
+)  # fmt: skip
 
 
 def _components() -> str:
@@ -21,7 +23,9 @@ def _components() -> str:
         "task, paired, with 95 % intervals (`disassembly_components.csv`). All of a row are cut by "
         "the exact choice to keep the same limit of the measured latency, and some use less of it. "
         + _bars(rows)
-        + " *Ours* is what `disassemble` does; "
+        + " *Ours* is what `disassemble` does, at the input size in parentheses; *images "
+        "alone* the largest size that keeps the limit, nothing cut; *channels alone* what "
+        "`--keep-size` does, as do all that follow; "
         "*unfitted* is without compensation, *fitted* with ours; *all* is the compression of a "
         "whole network; - was not measured, or keeps the latency in no size:",
         "",
@@ -33,7 +37,7 @@ def _components() -> str:
         masked = next(row for row in mine if row["way"] == "masked")
         for share in dict.fromkeys(row["share"] for row in mine if row["share"]):
             here = {row["way"]: row for row in mine if row["share"] == share}
-            cells = [_behind(here.get(way)) for way in COLUMNS]
+            cells = [_behind(here.get(way), sized=way in COLUMNS[:2]) for way in COLUMNS]
             lines.append(
                 f"| {network}, {task}, {float(share):.0%} | {float(masked['accuracy']):.3f} | "
                 f"{' | '.join(cells)} |"
@@ -124,11 +128,11 @@ def _of(rows: list[dict[str, str]], network: str, task: str) -> list[dict[str, s
     return [row for row in rows if (row["network"], row["task"]) == (network, task)]
 
 
-def _behind(row: Row | None) -> str:
+def _behind(row: Row | None, *, sized: bool = False) -> str:
     if row is None:
         return "-"
     value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]" + f" ({row['side']} px)" * sized
 
 
 def _detectors() -> str:
@@ -142,14 +146,14 @@ def _detectors() -> str:
         "(`detector_components.csv`). *Task* is what components are cut from: the rows of the two "
         "classes and one for all others. *Ours*, *magnitude* and so on as above, fitted:",
         "",
-        "| network | way | latency | AP50 | behind |",
-        "|---|---|---|---|---|",
+        "| network | way | px | latency | AP50 | behind |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "unfitted" in row["way"] or row["way"] in ("magnitude", "fpgm", "random"):
             continue
         lines.append(
-            f"| {row['network']} | {row['way']} | {float(row['latency']):.2f} | "
+            f"| {row['network']} | {row['way']} | {row['side']} | {float(row['latency']):.2f} | "
             f"{float(row['ap50']):.3f} | {_behind(row) if row['way'] != 'masked' else ''} |"
         )
     return "\n".join(lines) + "\n" if rows else ""

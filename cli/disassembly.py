@@ -50,6 +50,10 @@ LITTLE = 0.1  # of the inner channels
 @click.option("--macs", type=options.MMACS, help="Multiply-add limit: 100, 100M or 0.1G.")
 @click.option("--memory", type=options.MEBIBYTES, help="Limit of the peak memory: 1.5MiB.")
 @click.option(
+    "--keep-size", is_flag=True,
+    help="Cut channels alone; by default smaller input sizes are compared, too.",
+)  # fmt: skip
+@click.option(
     "--thresholds", is_flag=False, flag_value="paper", metavar="ALPHA,BETA",
     help="Instead of limits: what counts as relevant; without numbers as in the paper's code.",
 )  # fmt: skip
@@ -78,8 +82,8 @@ LITTLE = 0.1  # of the inner channels
 def disassemble(
     model: str, classes: str | None, forget: str | None, reject: bool, data: Path, device: str,
     share: float | None, latency: float | None, params: float | None, macs: float | None,
-    memory: float | None, thresholds: str | None, epochs: int, images: int, out_dir: Path | None,
-    overwrite: bool, as_json: bool, **said: Any,
+    memory: float | None, keep_size: bool, thresholds: str | None, epochs: int, images: int,
+    out_dir: Path | None, overwrite: bool, as_json: bool, **said: Any,
 ) -> None:  # fmt: skip
     """Cut what some classes need out of a trained classifier or detector.
 
@@ -100,6 +104,7 @@ def disassemble(
     words += [] if classes is None else ["--classes", classes]
     words += [] if forget is None else ["--forget", forget]
     words += ["--reject"] * reject + ([] if share is None else ["--share", f"{share:g}"])
+    words += ["--keep-size"] * keep_size
     words += [] if thresholds is None else ["--thresholds", thresholds]
     words += [*budget_words(budget), *(["--finish", str(epochs)] if epochs else [])]
     words += ["--images", str(images), *_said_words(said)]
@@ -114,14 +119,14 @@ def disassemble(
             api.foreign_network(Path(model), **said) if said else model, data,
             classes=options.names_in(classes) if classes else (),
             forget=options.names_in(forget) if forget else (), device=device, share=share,
-            budget=budget, thresholds=_thresholds(thresholds), reject=reject, finish=epochs,
-            images=images, out_dir=out_dir, overwrite=overwrite, command=shlex.join(words),
-            report=report,
+            budget=budget, thresholds=_thresholds(thresholds), reject=reject, keep_size=keep_size,
+            finish=epochs, images=images, out_dir=out_dir, overwrite=overwrite,
+            command=shlex.join(words), report=report,
         )  # fmt: skip
     table = result_table(made.result, words) | {
         "families": [table_from_noun(view) for view in made.families],
         "classes": [table_from_noun(view) for view in made.classes],
-        "values": made.values, "whole_ms": made.whole_ms,
+        "values": made.values, "whole_ms": made.whole_ms, "whole_size": made.whole_size,
         "forgotten": [table_from_noun(view) for view in made.forgotten],
         "finish": None if made.taught is None else table_from_noun(made.taught),
     }  # fmt: skip
@@ -162,10 +167,11 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
     kept, total = (sum(getattr(f, key) for f in made.families) for key in ("kept", "channels"))
     gone = sum(1 for family in made.families if not family.kept)
     branches = f", {gone} of {len(made.families)} branches left out" if gone else ""
+    instead = "" if plan.input_size == made.whole_size else f" instead of {made.whole_size}"
     yield (
         "network",
-        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {kept} of "
-        f"{total} inner channels{branches}",
+        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px{instead}; "
+        f"{kept} of {total} inner channels{branches}",
     )
     if kept < LITTLE * total:
         yield "", "hardly anything is left of it; a little more budget keeps far more"
@@ -205,6 +211,8 @@ def _choice_text(made: Disassembly, chosen: MeasuredChoice) -> str:
         share = f"{1 - proof.gap:.1%}"
         return f"by thresholds, which keep {share} of what flows to the classes; {judged}"
     nearest = f"nearest to the whole network of {chosen.candidates}, "
+    if made.values == "input size":
+        return f"smaller images are enough, nothing was cut; {nearest}{judged}"
     proven = (
         f"no other sizes of the families lose less by these values and costs ({proof.method})"
         if proof.gap <= 1e-6

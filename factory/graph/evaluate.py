@@ -50,7 +50,7 @@ def open_at_once(network: Network) -> Run:
 
 
 def _opened(model: onnx.ModelProto, options: ort.SessionOptions) -> Run:
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised
     try:
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -125,6 +125,11 @@ class Donor:
         """Side of the image in pixels."""
         return next(iter(self.network.inputs.values()))[2]
 
+    @property
+    def stride(self) -> int:
+        """What a side of the input must be a multiple of: a cell of a detector's coarsest map."""
+        return 1 if self.head is None else max(one.stride for one in self.head.maps)
+
     def entry(self) -> Network:
         """What :meth:`tensor` does, as a network that reads "images", RGB in [0, 1]."""
         shape = (1, 3, self.input_size, self.input_size)

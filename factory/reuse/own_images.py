@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..accuracy_measurement import task_images
+from ..accuracy_measurement import images_at, task_images
 from ..datasets import Images
 from ..datasets.formats import format_of
 from ..datasets.labelled import Labelled, read_labelled
@@ -58,6 +58,17 @@ class TwoParts:
         """What stitches are fitted to, in an order of which every beginning is balanced."""
         mine = self.training[size].subset(self.fitted)
         return mine.subset(balanced_order(_labels(mine), 0))
+
+    def at(self, size: int) -> TwoParts:
+        """The same images with those of one more input size, made of the largest there are."""
+        if size in self.training:
+            return self
+        most = max(self.training)
+        return replace(
+            self,
+            training={**self.training, size: images_at(self.training[most], size)},
+            measuring={**self.measuring, size: images_at(self.measuring[most], size)},
+        )
 
     def with_others(self, others: TwoParts, name: str) -> TwoParts:
         """These images, and those of other classes as one more class.

@@ -31,8 +31,8 @@ class Plan:
     """Channels that stay.
 
     Attributes:
-        values: What chose them: "contributions", "reconstruction", "both", "thresholds" or
-            "forgetting".
+        values: What chose them: "contributions", "reconstruction", "both", "thresholds",
+            "forgetting", or "input size" where all of them stay.
         kept: Per family the positions that stay.
         network: The narrow network, its weights as they were.
         channels: Per tensor that lost channels the positions of those that stay.
@@ -157,6 +157,17 @@ def _plan(anatomy: Anatomy, values: str, losses: Mapping[str, Losses], choice: C
     return Plan(values=values, kept=kept, network=network, channels=channels, choice=choice)
 
 
+def plan_of_all(anatomy: Anatomy, costs: Mapping[str, Costs]) -> Plan:
+    """Everything stays: at a smaller input size that may be enough."""
+    sizes = {family.name: len(family.groups) for family in anatomy.families}
+    whole = {kind: each.whole for kind, each in costs.items()}
+    return Plan(
+        values="input size", kept={name: np.arange(size) for name, size in sizes.items()},
+        network=anatomy.network, channels={},
+        choice=Choice(sizes=sizes, loss=0.0, bound=0.0, costs=whole),
+    )  # fmt: skip
+
+
 def plan_by_thresholds(
     anatomy: Anatomy, kind: Kind, images: Images, thresholds: Thresholds, *,
     report: Report = lambda phase, done, total: None,
@@ -186,19 +197,18 @@ def plan_by_thresholds(
 
 
 def component_of(
-    anatomy: Anatomy, kind: Kind, plan: Plan, fitting: Images, judging: Images, *,
+    anatomy: Anatomy, plan: Plan, fitting: Images, judged: Callable[[Network], Judgement], *,
     report: Report = lambda phase, done, total: None,
 ) -> Component:  # fmt: skip
     """Make up for what a plan leaves out, and judge the result.
 
     Args:
         anatomy: The whole network.
-        kind: What is asked of it.
         plan: What stays.
         fitting: Images to fit to, in a mixed order.
-        judging: Others.
+        judged: What images that nothing is fitted to say of a network.
         report: Called with ("layers", done, total).
     """
     whole = anatomy.network
     network = compensated(whole, plan.network, plan.channels, tensors_of(fitting), report=report)
-    return Component(plan=plan, network=network, judged=kind.judged(whole, network, judging))
+    return Component(plan=plan, network=network, judged=judged(network))

@@ -19,10 +19,11 @@ from ...datasets import Images
 from ...graph.evaluate import open_model
 from ...graph.network import Array, Network, model_from_network
 from ...graph.postprocess import with_probabilities
-from ..detection_head import DetectionHead
+from ..detection_head import DetectionHead, HeadMap
 from ..detector_answer import SCORES, with_scores, with_suppressed_boxes
 
 Ends = Mapping[str, Array]
+REGIONS = 8  # along a side, in which detections are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,11 @@ class Kind(Protocol):
     def shown(self, network: Network, images: Images, each: int) -> list[list[Array]]:
         """Per class tensors of some images that show it."""
 
-    def judged(self, whole: Network, network: Network, images: Images) -> Judgement:
-        """How near a network comes to the whole one."""
+    def answers(self, network: Network, images: Images) -> Array:
+        """What a network says of images at its input size, as far as it is compared."""
+
+    def judged(self, wanted: Array, network: Network, images: Images) -> Judgement:
+        """How near a network comes to the answers of the whole one, which may see larger images."""
 
     def answering(self, network: Network) -> Network:
         """The network with the answer of an artifact."""
@@ -81,10 +85,13 @@ class Classification:
             chosen.append([tensors[i] for i in order[:each]])
         return chosen
 
-    def judged(self, whole: Network, network: Network, images: Images) -> Judgement:
+    def answers(self, network: Network, images: Images) -> Array:
+        """Logits (N, K)."""
+        return logits_of(network, tensors_of(images))
+
+    def judged(self, wanted: Array, network: Network, images: Images) -> Judgement:
         """By the mean Kullback-Leibler divergence of its probabilities."""
-        tensors = tensors_of(images)
-        wanted, found = logits_of(whole, tensors), logits_of(network, tensors)
+        found = self.answers(network, images)
         return Judgement(
             divergence=divergence(wanted, found),
             accuracy=float((found.argmax(1) == images.labels).mean()),
@@ -130,20 +137,39 @@ class Detection:
             chosen.append(tensors_of(images.subset(np.array(mine[:each], np.int64))))
         return chosen
 
-    def judged(self, whole: Network, network: Network, images: Images) -> Judgement:
-        """By the divergence of every place's scores, summed over an image, averaged over images."""
-        tensors = tensors_of(images)
-        wanted, found = (
-            _outputs(with_scores(each, self.head, self.classes), tensors, SCORES)
-            for each in (whole, network)
-        )
-        distance = _binary_divergence(wanted, found).reshape(len(tensors), -1).sum(1).mean()
+    def answers(self, network: Network, images: Images) -> Array:
+        """The greatest score of each class in every region of an image, (N, K, R, R)."""
+        scored = with_scores(network, self.head, self.classes)
+        scores = _outputs(scored, tensors_of(images), SCORES)  # (N, K, A)
+        places = np.concatenate([_regions(network, one) for one in self.head.maps])
+        found = np.zeros((*scores.shape[:2], REGIONS**2), scores.dtype)
+        for region in np.unique(places):
+            found[:, :, region] = scores[:, :, places == region].max(2)
+        return found.reshape(*scores.shape[:2], REGIONS, REGIONS)
+
+    def judged(self, wanted: Array, network: Network, images: Images) -> Judgement:
+        """By the divergence of every region's scores, summed over an image, averaged over images.
+
+        Regions are as many whatever the size of the maps, so networks of other input sizes compare.
+        """
+        found = self.answers(network, images)
+        distance = _binary_divergence(wanted, found).reshape(len(images), -1).sum(1).mean()
         accuracy = matches(self.answering(network), images, self.classes).ap50()
         return Judgement(divergence=float(distance), accuracy=accuracy)
 
     def answering(self, network: Network) -> Network:
         """The 100 best boxes."""
         return with_suppressed_boxes(network, self.head, self.classes)
+
+
+def _regions(network: Network, one: HeadMap) -> Array:
+    """The region of the image that each score of a map lies in, (A * H * W,)."""
+    _, anchors, height, width = network.outputs[one.objectness]
+    down, along = (
+        (np.arange(count) + 0.5) / count * REGIONS // 1 for count in (height, width)
+    )  # by the middle of each cell
+    grid = (down[:, None] * REGIONS + along).astype(np.int64).reshape(-1)
+    return np.tile(grid, anchors)
 
 
 def tensors_of(images: Images) -> list[Array]:

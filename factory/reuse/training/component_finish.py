@@ -54,8 +54,9 @@ class Taught:
 
 
 def taught(
-    network: Network, teacher: Network, kind: Kind, learning: Images, judging: Images, *,
-    epochs: int, seed: int = 0, report: Report = lambda phase, done, total: None,
+    network: Network, teacher: Network, kind: Kind, learning: Images,
+    judged: Callable[[Network], Judgement], *, epochs: int, seed: int = 0,
+    report: Report = lambda phase, done, total: None,
 ) -> Taught:  # fmt: skip
     """Train a component with the whole network as its teacher.
 
@@ -64,7 +65,7 @@ def taught(
         teacher: The whole network with the same outputs.
         kind: What the outputs mean.
         learning: Images at the network's size; labels are not used.
-        judging: Others.
+        judged: What other images say of a network.
         epochs: Passes over the images.
         seed: Of order and views.
         report: Called with ("finishing", steps done, steps in all).
@@ -73,14 +74,14 @@ def taught(
         DataError: Torch cannot compute an operator of the network.
         VerificationError: Torch and ONNX Runtime differ afterwards.
     """
-    before = kind.judged(teacher, network, judging)
+    before = judged(network)
     graph, whole = TorchGraph(network), TorchGraph(teacher)
     train_(
         graph, lambda _, seen: whole.outputs(seen), kind, learning, epochs=epochs, seed=seed,
         report=report,
     )  # fmt: skip
     trained = graph.trained()
-    after = kind.judged(teacher, trained, judging)
+    after = judged(trained)
     is_better = after.divergence < before.divergence
     return Taught(
         network=trained if is_better else network, before=before, after=after,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from nnfactory.factory.reuse.detector_answer import (
 from nnfactory.factory.reuse.disassembly.component import component_of, plan_within, values_of
 from nnfactory.factory.reuse.disassembly.costs import counted
 from nnfactory.factory.reuse.disassembly.families import anatomy_of
+from nnfactory.factory.reuse.disassembly.input_sizes import at_side, sides_of
 from nnfactory.factory.reuse.disassembly.kinds import Detection, tensors_of
 from nnfactory.factory.reuse.disassembly.proof import prove_cut
 from nnfactory.factory.reuse.donor import Donor
@@ -231,15 +233,38 @@ def test_a_detector_is_taken_apart(name: str):
         pytest.approx([1, 1])
     )
     assert [len(mine) for mine in kind.shown(anatomy.network, shown, 8)] == [8, 8]
+    judged = partial(kind.judged, kind.answers(anatomy.network, shown), images=shown)
     costs = counted(anatomy)
     for way, losses in values_of(anatomy, kind, shown).items():
         plan = plan_within(anatomy, way, losses, costs, {"mmacs": 0.8 * costs["mmacs"].whole})
         assert prove_cut(anatomy, plan, SIDE).passed
-        made = component_of(anatomy, kind, plan, shown, shown)
-        unfitted = kind.judged(anatomy.network, plan.network, shown)
+        made = component_of(anatomy, plan, shown, judged)
+        unfitted = judged(plan.network)
         assert 0 < made.judged.divergence < unfitted.divergence
-    nothing = kind.judged(anatomy.network, anatomy.network, shown)
+    nothing = judged(anatomy.network)
     assert nothing.divergence == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_maps_of_a_detector_become_smaller_and_scores_stay_comparable(name: str):
+    rng = np.random.default_rng(0)
+    shown = [
+        Images(
+            pixels=rng.integers(0, 256, (3, side, side, 3), dtype=np.uint8),
+            labels=np.empty(0, int), boxes=(np.empty((0, 5), np.float32),) * 3,
+        )
+        for side in (SIDE, SIDE // 2)
+    ]  # fmt: skip
+    network = detector_network(detector(name), [0, 3], tensors_of(shown[0]))
+    kind, stride = Detection(HEADS[name], 2), max(one.stride for one in HEADS[name].maps)
+    assert sides_of(network, stride) == list(range(SIDE, SIDE // 2 - 1, -stride))
+    small = at_side(network, SIDE // 2)
+    for out, (_, channels, height, width) in network.outputs.items():
+        assert small.outputs[out] == (1, channels, height // 2, width // 2)
+    whole = kind.answers(network, shown[0])
+    assert whole.shape == kind.answers(small, shown[1]).shape
+    assert kind.judged(whole, small, shown[1]).divergence > 0
+    assert kind.judged(whole, network, shown[0]).divergence == pytest.approx(0, abs=1e-9)
 
 
 def test_a_head_is_what_its_table_says():

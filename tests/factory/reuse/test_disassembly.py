@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import hypothesis
 import numpy as np
@@ -501,12 +502,12 @@ def test_a_component_is_taught_by_the_whole_network_alone():
     shown, fresh = pictures(64), pictures(40)
     wrong = replace(shown, labels=np.zeros(64, np.int64))  # labels are not looked at
     network, _ = narrowed(found, halved(found))
-    done = taught(network, found.network, KIND, wrong, fresh, epochs=30)
+    judged = partial(KIND.judged, KIND.answers(found.network, fresh), images=fresh)
+    done = taught(network, found.network, KIND, wrong, judged, epochs=30)
     assert done.parity.passed
     assert done.after.divergence < done.before.divergence
-    again = KIND.judged(found.network, done.network, fresh)
-    assert again.divergence == pytest.approx(done.after.divergence)
-    nothing = taught(found.network, found.network, KIND, shown, fresh, epochs=1)
+    assert judged(done.network).divergence == pytest.approx(done.after.divergence)
+    nothing = taught(found.network, found.network, KIND, shown, judged, epochs=1)
     assert nothing.network is found.network  # nothing is nearer to it than itself
 
 

@@ -1,0 +1,95 @@
+"""The component that is chosen among input sizes: each is cut as far as the limits ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..factory.errors import BudgetError
+from ..factory.schema import Budget, DeviceProfile, Measurement
+from .component_case import Case, Found
+from .component_choice import SPARE, kept_at, limits_of, measured
+from .keeping import excess_mib
+from .request import Report, Stopwatch
+
+if TYPE_CHECKING:
+    from ..factory.reuse.disassembly.input_sizes import Look
+
+_Kept = tuple[Found, Measurement | None]
+
+
+def kept(
+    case: Case, sides: Sequence[int], profile: DeviceProfile, budget: Budget, watch: Stopwatch,
+    report: Report,
+) -> _Kept:  # fmt: skip
+    """The component that keeps the budget when it is measured, at the best of some input sizes.
+
+    Args:
+        case: The whole network, at its own size.
+        sides: Input sizes, that of the case first, then falling.
+        profile: The device.
+        budget: The limits.
+        watch: Of the phases.
+        report: Called with (phase, done, total).
+
+    Raises:
+        BudgetError: None keeps it; what is said is about the smallest size.
+    """
+    from ..factory.reuse.disassembly.input_sizes import nearest
+
+    if len(sides) == 1 or set(limits_of(budget)) <= {"mparams"}:
+        return kept_at(case, profile, budget, watch, report)
+    with watch.phase("sizes"):
+        looks = [_look(case, side, profile, budget) for side in sides]
+    candidates, errors = 0, list[BudgetError]()
+
+    def found_at(look: Look) -> _Kept | None:
+        nonlocal candidates
+        try:
+            found = _uncut(case.at(look.side), look, profile, budget, watch, report)
+            found = found or kept_at(case.at(look.side), profile, budget, watch, report)
+        except BudgetError as error:
+            errors.append(error)
+            return None
+        candidates += found[0].candidates
+        return found
+
+    best = nearest(looks, found_at, lambda found: found[0].made.judged.divergence)
+    if best is None:
+        raise errors[0]
+    return replace(best[0], candidates=candidates), best[1]
+
+
+def _look(case: Case, side: int, profile: DeviceProfile, budget: Budget) -> Look:
+    from ..factory.reuse.disassembly.input_sizes import Look, at_side
+
+    network = at_side(case.anatomy.network, side)
+    costs = {key: case.looked_at(key, network, profile) for key in limits_of(budget)}
+    return Look(
+        side=side, divergence=case.judged(network).divergence,
+        keeps=all(cost <= SPARE * getattr(budget, key) for key, cost in costs.items()
+                  if key != "mparams"),
+    )  # fmt: skip
+
+
+def _uncut(
+    case: Case, look: Look, profile: DeviceProfile, budget: Budget, watch: Stopwatch,
+    report: Report,
+) -> _Kept | None:  # fmt: skip
+    """Everything that the network has, where the size alone keeps the budget when measured."""
+    from ..factory.reuse.disassembly.component import Component, plan_of_all
+    from ..factory.reuse.disassembly.costs import counted
+
+    costs = counted(case.anatomy)
+    if not look.keeps or costs["mparams"].whole > (budget.mparams or float("inf")):
+        return None
+    plan = plan_of_all(case.anatomy, costs)
+    made = Component(plan=plan, network=plan.network, judged=case.judged(plan.network))
+    found = Found(case=case, made=made, candidates=1)
+    with watch.phase("measure"):
+        measurement = measured(found, profile, budget, report)
+    is_broken = measurement is not None and (
+        measurement.verdict == "FAIL" or bool(excess_mib(measurement, budget))
+    )
+    return None if is_broken else (found, measurement)

@@ -1,0 +1,88 @@
+"""Components of trained networks at input sizes of their own: what ``nnfactory disassemble`` does.
+
+Used by ``disassembly.py`` and ``detector_components.py``: the search of the command, with latencies
+that count the processor's time in one thread, and the largest size that keeps a limit uncut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nnfactory.api.component_case import Case
+from nnfactory.api.request import silent
+from nnfactory.factory.errors import BudgetError
+from nnfactory.factory.graph.network import Network
+from nnfactory.factory.reuse.disassembly.component import (
+    Component,
+    plan_of_all,
+    plan_within,
+    values_of,
+)
+from nnfactory.factory.reuse.disassembly.costs import counted, timed
+from nnfactory.factory.reuse.disassembly.input_sizes import Look, at_side, nearest, sides_of
+
+ROUNDS = 8  # plans of a limit, each corrected by what the last one cost
+Latency = Callable[[Network], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sized:
+    """A component and the case at its input size."""
+
+    case: Case
+    made: Component
+
+
+def sized_components(
+    case: Case, limit_ms: float, latency_ms: Latency
+) -> tuple[Sized | None, Sized | None]:
+    """The component that comes nearest to the whole network, and the largest uncut network.
+
+    Args:
+        case: The whole network at its own size.
+        limit_ms: What either may take.
+        latency_ms: Milliseconds of a network.
+    """
+    looks = []
+    for side in sides_of(case.anatomy.network, case.donor.stride):
+        network = at_side(case.anatomy.network, side)
+        looks.append(
+            Look(
+                side=side, divergence=case.judged(network).divergence,
+                keeps=latency_ms(network) <= limit_ms,
+            )
+        )  # fmt: skip
+
+    def found_at(look: Look) -> Sized | None:
+        there = case.at(look.side)
+        return _uncut(there) if look.keeps else _cut(there, limit_ms, latency_ms)
+
+    uncut = next((_uncut(case.at(look.side)) for look in looks if look.keeps), None)
+    return nearest(looks, found_at, lambda one: one.made.judged.divergence), uncut
+
+
+def _uncut(case: Case) -> Sized:
+    plan = plan_of_all(case.anatomy, counted(case.anatomy))
+    judged = case.judged(plan.network)
+    return Sized(case=case, made=Component(plan=plan, network=plan.network, judged=judged))
+
+
+def _cut(case: Case, limit_ms: float, latency_ms: Latency) -> Sized | None:
+    costs = counted(case.anatomy)
+    costs["latency_ms"] = timed(case.anatomy, latency_ms, costs["mmacs"])
+    made = []
+    for way, losses in values_of(case.anatomy, case.kind, case.fitting).items():
+        aim = limit_ms
+        for _ in range(ROUNDS):
+            try:
+                plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
+            except BudgetError:
+                break
+            reached = latency_ms(plan.network)
+            if reached <= 1.01 * limit_ms:
+                made.append(case.made(plan, silent))
+                break
+            aim *= 0.99 * limit_ms / reached
+    best = min(made, key=lambda one: one.judged.divergence, default=None)
+    return None if best is None else Sized(case=case, made=best)
