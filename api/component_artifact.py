@@ -116,6 +116,7 @@ def write_component(
     donor, license = case.donor, case.donor.license or UNKNOWN_LICENSE
     kept = sum(len(positions) for positions in plan.active.values())
     total = sum(len(family.groups) for family in case.anatomy.families)
+    which = f", which sees {case.size} x {case.size}" * (plan.input_size != case.size)
     return write_artifact(
         place,
         Contents(
@@ -134,8 +135,7 @@ def write_component(
                     active=kept, parts=(f"{kept} of {total} inner channels",),
                 ),
             ),
-            made=f"cut out of {donor.name}: {kept} of {total} inner channels"
-            + (f", at {plan.input_size} px instead of {case.size}" * (plan.input_size < case.size)),
+            made=f"cut out of {donor.name}{which}: {kept} of {total} inner channels",
         ),
         overwrite=overwrite,
     )  # fmt: skip

@@ -5,7 +5,8 @@
 Writes ``results/combination.csv``: per pair of components of different classes
 
 * alone: each by itself on images of its own classes, in the mean;
-* undivided: the whole network with all of these classes, where both come from one;
+* undivided: a whole network with all of these classes, the better one of the two, where both know
+  the same images: the task that is left once they are joined;
 * side by side: logits next to each other as they are;
 * scale and shift: per component, by maximum likelihood;
 * ours: the same with a gate on the features of both, as ``nnfactory combine`` does;
@@ -16,17 +17,19 @@ Writes ``results/combination.csv``: per pair of components of different classes
 
 Everything is fitted to 20 training images of a class; accuracy on all classes of both, test images,
 with 95 % intervals. Latency of one thread in milliseconds. Components are cut to about half of
-their inner channels and compensated ("half"), or whole networks with some of their classes.
+their inner channels and compensated ("half"), or made as ``nnfactory disassemble`` does for half of
+the latency ("half of the latency"), or whole networks with some of their classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
+from component_sizes import sized_components
 from disassembly import CIFAR, IMAGENETTE, case_of, donor_of, latency_ms, logits_of
 from onnx import NodeProto
 from results_file import data_option, need_data, write_rows
@@ -47,13 +50,18 @@ from nnfactory.factory.reuse.disassembly.reconstruction import losses_of
 
 FIRST, REST = (0, 1, 2), tuple(range(3, 10))
 PAIRS = {
-    "resnet8 0-2 + resnet8 3-9, half": (("resnet8", CIFAR, FIRST), ("resnet8", CIFAR, REST), True),
-    "resnet20 0-2 + resnet56 3-9": (("resnet20", CIFAR, FIRST), ("resnet56", CIFAR, REST), False),
+    "resnet8 0-2 + resnet8 3-9, half": (
+        ("resnet8", CIFAR, FIRST), ("resnet8", CIFAR, REST), "half of the channels",
+    ),
+    "resnet20 0-2 + resnet20 3-9, half of the latency": (
+        ("resnet20", CIFAR, FIRST), ("resnet20", CIFAR, REST), "half of the latency",
+    ),
+    "resnet20 0-2 + resnet56 3-9": (("resnet20", CIFAR, FIRST), ("resnet56", CIFAR, REST), ""),
     "resnet20 cifar 0-2 + mobilenet-v2 imagenette 0-2": (
-        ("resnet20", CIFAR, FIRST), ("mobilenet-v2", IMAGENETTE, FIRST), False,
+        ("resnet20", CIFAR, FIRST), ("mobilenet-v2", IMAGENETTE, FIRST), "",
     ),
     "resnet8 cifar 3-9 + resnet18 imagenette 3-9": (
-        ("resnet8", CIFAR, REST), ("imagenet-resnet18", IMAGENETTE, REST), False,
+        ("resnet8", CIFAR, REST), ("imagenet-resnet18", IMAGENETTE, REST), "",
     ),
 }  # fmt: skip
 EACH, TESTED = 20, 1500
@@ -93,8 +101,8 @@ class Joint:
 
 
 def _rows(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
-    first, second, is_half = PAIRS[name]
-    joint = _joint(data_dir, (first, second), is_half)
+    first, second, cut_to = PAIRS[name]
+    joint = _joint(data_dir, (first, second), cut_to)
     side, truth = max(joint.sizes), joint.labels(joint.testing)
     shown, given = joint.tensors(joint.testing, side), joint.labels(joint.fitting)
     alone = []
@@ -105,10 +113,8 @@ def _rows(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
         start += int(next(iter(network.outputs.values()))[1])
     mean = float(np.mean([right.mean() for right in alone]))
     yield _row("alone", np.concatenate(alone), "") | {"accuracy": round(mean, 4)}
-    if first[0] == second[0]:
-        case = case_of(data_dir, donor_of(data_dir, first[0]), first[1], (*first[2], *second[2]))
-        found = logits_of(case.anatomy.network, shown).argmax(1)
-        yield _row("undivided", found == truth, round(latency_ms(case.anatomy.network), 4))
+    if first[1] == second[1]:
+        yield _undivided(data_dir, joint, first[1], {first[0], second[0]})
     branches = [branch_of(with_probabilities(network)) for network in joint.networks]
     pixels = [
         np.concatenate([images_at(images, size).pixels for images in joint.fitting])
@@ -125,7 +131,7 @@ def _rows(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
         network = without_repeats(combined(branches, calibration))
         right = logits_of(network, shown).argmax(1) == truth
         yield _row(way, right, round(latency_ms(network), 4))
-    if first[0] == second[0]:
+    if cut_to == "half of the channels":
         for way, network in _padded(joint, side):
             right = logits_of(network, shown).argmax(1) == truth
             yield _row(way, right, round(latency_ms(network), 4))
@@ -139,13 +145,32 @@ def _row(way: str, right: Array, latency: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _joint(data_dir: Path, parts, is_half: bool) -> Joint:
+def _undivided(
+    data_dir: Path, joint: Joint, folder: str, names: Collection[str]
+) -> dict[str, object]:
+    """The whole network that does better on all classes of both."""
+    rows, truth = [], joint.labels(joint.testing)
+    for name in sorted(names):
+        case = case_of(data_dir, donor_of(data_dir, name), folder, (*FIRST, *REST))
+        found = logits_of(case.anatomy.network, joint.tensors(joint.testing, case.size)).argmax(1)
+        rows.append(_row("undivided", found == truth, round(latency_ms(case.anatomy.network), 4)))
+    return max(rows, key=lambda row: float(str(row["accuracy"])))
+
+
+def _joint(data_dir: Path, parts, cut_to: str) -> Joint:
     networks, sizes, fitting, testing, start = [], [], [], [], 0
     for name, folder, classes in parts:
         case = case_of(data_dir, donor_of(data_dir, name), folder, classes)
-        networks.append(_halved(case) if is_half else case.anatomy.network)
-        sizes.append(case.size)
         judging, test = case.judging, case.measuring
+        network = case.anatomy.network
+        if cut_to == "half of the channels":
+            network = _halved(case)
+        elif cut_to:
+            found, _ = sized_components(case, latency_ms(network) / 2, latency_ms)
+            assert found is not None
+            network = found.made.network
+        networks.append(network)
+        sizes.append(next(iter(network.inputs.values()))[2])
         chosen = np.concatenate(
             [np.flatnonzero(judging.labels == c)[:EACH] for c in range(len(classes))]
         )

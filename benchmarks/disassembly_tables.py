@@ -103,9 +103,9 @@ def _combinations() -> str:
         "",
         "Accuracy on all classes of both, test images, with 95 % intervals; latency of one thread "
         "(`combination.csv`). *Alone* is the mean of each on its own classes, which is an easier "
-        "task; *undivided* the whole network where both come from one. *Padding* is one "
-        "block-diagonal network, as the paper joins components. Pairs of two networks are whole "
-        "ones with some of their rows; the halves of one network are cut:",
+        "task; *undivided* the better of the whole networks on the joint task, where both know it. "
+        "*Padding* is one block-diagonal network, as the paper joins components. Pairs of two "
+        "networks are whole ones with some of their rows; the halves of one network are cut:",
         "",
         "| pair | way | accuracy | ms |",
         "|---|---|---|---|",
