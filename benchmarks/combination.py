@@ -33,6 +33,7 @@ from component_sizes import sized_components
 from disassembly import CIFAR, IMAGENETTE, case_of, donor_of, latency_ms, logits_of
 from onnx import NodeProto
 from results_file import data_option, need_data, write_rows
+from steady_latency import Beside
 
 from nnfactory.api.combination import answers_of
 from nnfactory.api.component_case import Case
@@ -166,7 +167,8 @@ def _joint(data_dir: Path, parts, cut_to: str) -> Joint:
         if cut_to == "half of the channels":
             network = _halved(case)
         elif cut_to:
-            found, _ = sized_components(case, latency_ms(network) / 2, latency_ms)
+            clock = Beside(network)
+            found, _ = sized_components(case, clock.whole_ms / 2, clock)
             assert found is not None
             network = found.made.network
         networks.append(network)

@@ -27,9 +27,10 @@ import click
 import numpy as np
 import onnx
 from component_sizes import sized_components
-from disassembly import by_weights, latency_ms, within
+from disassembly import by_weights, within
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
+from steady_latency import Beside
 
 from nnfactory.api.component_case import Case, open_case
 from nnfactory.api.request import silent
@@ -97,10 +98,11 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
     whole = detector_network(donor, range(len(donor.labels)), [])
     masked = _masked(case, whole)
 
-    def measured_ms(network: Network) -> float:
-        return latency_ms(case.kind.answering(network))
+    clock = Beside(with_suppressed_boxes(whole, HEADS[name], len(donor.labels)))
+    base_ms = clock.whole_ms
 
-    base_ms = latency_ms(with_suppressed_boxes(whole, HEADS[name], len(donor.labels)))
+    def measured_ms(network: Network) -> float:
+        return clock(case.kind.answering(network))
 
     def row(
         way: str, share: object, found: Matches, ms: float, side: int = donor.input_size

@@ -3,7 +3,7 @@
     python benchmarks/disassembly.py --data DIR [--network NAME] [--part PART]
 
 Part "components" writes ``results/disassembly_components.csv``: per network, task and share of the
-latency of the whole network (measured here, time of the processor in one thread):
+latency of the whole network (measured here beside it, time of the processor in one thread):
 
 * base: the whole network, all of its classes; masked: its logits masked to the task;
 * thresholds: Model Disassembling and Assembling (arXiv:2203.13453) with the thresholds of its code,
@@ -53,6 +53,7 @@ from pretrained import Pretrained, pretrained
 from reassembly import imported, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
+from steady_latency import Beside
 
 from nnfactory.api.component_case import Case
 from nnfactory.api.request import silent
@@ -182,7 +183,7 @@ class Seen:
 
     case: Case
     masked: Array  # whether the masked network is right, per test image
-    whole_ms: float
+    clock: Beside
     others: tuple[Network, Images] | None  # head of other classes, and images of them
 
     def right(self, network: Network) -> Array:
@@ -202,6 +203,7 @@ def _components(
     classes = TASKS[task]
     case = case_of(data_dir, donor, NETWORKS[donor.name], classes)
     seen = _seen(data_dir, case, classes)
+    clock = seen.clock
     whole = logits_of(_all_classes(donor), tensors_of(case.measuring))
     rows = [donor.labels.index(str(c)) for c in classes]
     told = np.array(rows)[case.measuring.labels]
@@ -222,11 +224,11 @@ def _components(
 
     for limit in SHARES:
         began = time.perf_counter()
-        found = sized_components(case, limit * seen.whole_ms, latency_ms)
+        found = sized_components(case, limit * clock.whole_ms, clock)
         for way, one in zip(("ours", "images alone"), found, strict=True):
             if one is not None:
                 network = one.made.network
-                ratio = latency_ms(network) / seen.whole_ms
+                ratio = clock(network) / clock.whole_ms
                 other = _other(seen, network)
                 yield row(way, limit, seen.right(network), ratio, other, one.case.size) | {
                     "divergence": round(one.made.judged.divergence, 4),
@@ -242,7 +244,7 @@ def _components(
         if is_fitted:
             made = case.made(plan, silent)
             network = made.network
-        ratio = latency_ms(network) / seen.whole_ms
+        ratio = clock(network) / clock.whole_ms
         yield row(way, share, seen.right(network), ratio, _other(seen, network)) | {
             "divergence": round(made.judged.divergence, 4) if is_fitted else "",
             "seconds": round(time.perf_counter() - began, 1),
@@ -259,7 +261,7 @@ def _seen(data_dir: Path, case: Case, classes: Sequence[int]) -> Seen:
         other = case_of(data_dir, case.donor, case.images.name, rest)
         some = other.measuring.subset(np.arange(min(500, len(other.measuring))))
         others = other.anatomy.network, some
-    return Seen(case=case, masked=right, whole_ms=latency_ms(network), others=others)
+    return Seen(case=case, masked=right, clock=Beside(network), others=others)
 
 
 def _all_classes(donor: Donor) -> Network:
@@ -283,7 +285,7 @@ def _other(seen: Seen, network: Network) -> object:
 
 def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
     """All ways of cutting: name, share of the latency, plan, and whether it is fitted."""
-    case, anatomy = seen.case, seen.case.anatomy
+    case, anatomy, clock = seen.case, seen.case.anatomy, seen.clock
     found = contributions(anatomy, case.kind.shown(anatomy.network, case.fitting, EACH))
     kept = located(anatomy, found, case.kind.ends(anatomy.network))
     network, channels = narrowed(anatomy, kept)
@@ -293,13 +295,13 @@ def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
     yield "thresholds", "", by_thresholds, False
     yield "thresholds, fitted", "", by_thresholds, True
     costs = counted(anatomy)
-    costs["latency_ms"] = timed(anatomy, latency_ms, costs["mmacs"])
+    costs["latency_ms"] = timed(anatomy, clock, costs["mmacs"])
     values = values_of(anatomy, case.kind, case.fitting)
     values |= by_weights(case)
     for share in SHARES:
         best: tuple[float, Plan] | None = None
         for way, losses in values.items():
-            plan = within(seen.case, way, losses, costs, share * seen.whole_ms, latency_ms)
+            plan = within(seen.case, way, losses, costs, share * clock.whole_ms, clock)
             if plan is None:
                 continue
             yield way if way in OURS else f"{way}, fitted", share, plan, True
