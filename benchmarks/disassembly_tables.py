@@ -23,7 +23,7 @@ def _components() -> str:
         "task, paired, with 95 % intervals (`disassembly_components.csv`). All of a row are cut by "
         "the exact choice to keep the same limit of the measured latency, and some use less of it. "
         + _bars(rows)
-        + " *Ours* is what `disassemble` does, at the input size in parentheses; *images "
+        + " *Ours* is what `disassemble` does (not measured everywhere yet), at the input size in parentheses; *images "
         "alone* the largest size that keeps the limit, nothing cut; *channels alone* what "
         "`--keep-size` does, as do all that follow; "
         "*unfitted* is without compensation, *fitted* with ours; *all* is the compression of a "
@@ -61,7 +61,7 @@ def _bars(rows: list[dict[str, str]]) -> str:
 def _thresholds() -> str:
     """The paper's thresholds, and what else the tables must say."""
     rows = read_rows("disassembly_components")
-    ways = ("base", "masked", "thresholds", "thresholds, fitted", "ours")
+    ways = ("base", "masked", "thresholds", "thresholds, fitted", "channels alone", "ours")
     lines = [
         "## Thresholds, and what a component still knows",
         "",
@@ -132,7 +132,8 @@ def _behind(row: Row | None, *, sized: bool = False) -> str:
     if row is None:
         return "-"
     value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]" + f" ({row['side']} px)" * sized
+    side = f" ({row['side']} px)" if sized else ""
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]{side}"
 
 
 def _detectors() -> str:
