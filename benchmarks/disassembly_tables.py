@@ -23,9 +23,9 @@ def _components() -> str:
         "task, paired, with 95 % intervals (`disassembly_components.csv`). All of a row are cut by "
         "the exact choice to keep the same limit of the measured latency, and some use less of it. "
         + _bars(rows)
-        + " *Ours* is what `disassemble` does (not measured everywhere yet), at the input size in parentheses; *images "
-        "alone* the largest size that keeps the limit, nothing cut; *channels alone* what "
-        "`--keep-size` does, as do all that follow; "
+        + " *Ours* is what `disassemble` does (not measured everywhere yet), at the input size in "
+        "parentheses; *images alone* the largest size that keeps the limit, nothing cut; "
+        "*channels alone* what `--keep-size` does, as do all that follow; "
         "*unfitted* is without compensation, *fitted* with ours; *all* is the compression of a "
         "whole network; - was not measured, or keeps the latency in no size:",
         "",
@@ -35,7 +35,7 @@ def _components() -> str:
     for network, task in _keys(rows):
         mine = _of(rows, network, task)
         masked = next(row for row in mine if row["way"] == "masked")
-        for share in dict.fromkeys(row["share"] for row in mine if row["share"]):
+        for share in sorted({row["share"] for row in mine if row["share"]}, reverse=True):
             here = {row["way"]: row for row in mine if row["share"] == share}
             cells = [_behind(here.get(way), sized=way in COLUMNS[:2]) for way in COLUMNS]
             lines.append(
@@ -74,13 +74,14 @@ def _thresholds() -> str:
         "|---|---|---|---|---|---|",
     ]
     for network, task in _keys(rows):
-        for row in _of(rows, network, task):
-            if row["way"] in ways:
-                other = row["other_tasks"] and f"{float(row['other_tasks']):.3f}"
-                lines.append(
-                    f"| {network}, {task} | {row['way']} | {float(row['latency']):.2f} | "
-                    f"{float(row['accuracy']):.3f} | {float(row['least_class']):.3f} | {other} |"
-                )
+        mine = [row for row in _of(rows, network, task) if row["way"] in ways]
+        mine.sort(key=lambda row: (ways.index(row["way"]), -float(row["share"] or 1)))
+        for row in mine:
+            other = row["other_tasks"] and f"{float(row['other_tasks']):.3f}"
+            lines.append(
+                f"| {network}, {task} | {row['way']} | {float(row['latency']):.2f} | "
+                f"{float(row['accuracy']):.3f} | {float(row['least_class']):.3f} | {other} |"
+            )
     return "\n".join(lines) + "\n" if rows else ""
 
 
