@@ -54,7 +54,11 @@ def plan_of(case: Case, found: Found, epochs: int) -> Plan:
 
 def certificate_of(found: Found, budget: Budget) -> Certificate:
     """Why these channels: no other ones lose less by these values and costs."""
+    from ..factory.reuse.disassembly.component import INPUT_SIZE
+
     plan, choice = found.made.plan, found.made.plan.choice
+    if plan.values == INPUT_SIZE:
+        return Certificate(method="nothing cut", objective=0.0, bound=0.0, gap=0.0)
     if choice is None:  # thresholds ask for no best; all of the logits would be the most
         return Certificate(method="thresholds", objective=plan.flow, bound=1.0, gap=1 - plan.flow)
     gap = max(0.0, choice.loss - choice.bound)

@@ -27,7 +27,8 @@ def kept(
 
     Args:
         case: The whole network, at its own size.
-        sides: Input sizes, that of the case first, then falling.
+        sides: Input sizes, that of the case first, then falling; none where it is to stay. Where
+            parameters alone are limited, which no size saves, the first one is taken.
         profile: The device.
         budget: The limits.
         watch: Of the phases.
@@ -38,7 +39,7 @@ def kept(
     """
     from ..factory.reuse.disassembly.input_sizes import nearest
 
-    if len(sides) == 1 or set(limits_of(budget)) <= {"mparams"}:
+    if len(sides) < 2 or set(limits_of(budget)) <= {"mparams"}:
         return kept_at(case, profile, budget, watch, report)
     with watch.phase("sizes"):
         looks = [_look(case, side, profile, budget) for side in sides]
@@ -46,9 +47,10 @@ def kept(
 
     def found_at(look: Look) -> _Kept | None:
         nonlocal candidates
+        there = case.at(look.side)
         try:
-            found = _uncut(case.at(look.side), look, profile, budget, watch, report)
-            found = found or kept_at(case.at(look.side), profile, budget, watch, report)
+            found = _uncut(there, profile, budget, watch, report) if look.keeps else None
+            found = found or kept_at(there, profile, budget, watch, report)
         except BudgetError as error:
             errors.append(error)
             return None
@@ -74,19 +76,15 @@ def _look(case: Case, side: int, profile: DeviceProfile, budget: Budget) -> Look
 
 
 def _uncut(
-    case: Case, look: Look, profile: DeviceProfile, budget: Budget, watch: Stopwatch,
-    report: Report,
-) -> _Kept | None:  # fmt: skip
+    case: Case, profile: DeviceProfile, budget: Budget, watch: Stopwatch, report: Report
+) -> _Kept | None:
     """Everything that the network has, where the size alone keeps the budget when measured."""
-    from ..factory.reuse.disassembly.component import Component, plan_of_all
-    from ..factory.reuse.disassembly.costs import counted
+    from ..factory.reuse.disassembly.component import uncut
 
-    costs = counted(case.anatomy)
-    if not look.keeps or costs["mparams"].whole > (budget.mparams or float("inf")):
+    whole = case.anatomy.network
+    if budget.mparams is not None and case.looked_at("mparams", whole, profile) > budget.mparams:
         return None
-    plan = plan_of_all(case.anatomy, costs)
-    made = Component(plan=plan, network=plan.network, judged=case.judged(plan.network))
-    found = Found(case=case, made=made, candidates=1)
+    found = Found(case=case, made=uncut(case.anatomy, case.judged), candidates=1)
     with watch.phase("measure"):
         measurement = measured(found, profile, budget, report)
     is_broken = measurement is not None and (

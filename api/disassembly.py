@@ -110,6 +110,7 @@ class _Made:
     found: Found
     measurement: Measurement | None
     whole_ms: float
+    sizes: int
     budget: Budget
     parity: tuple[Parity, ...]
     taught: TaughtView | None = None
@@ -128,9 +129,9 @@ def _made(
 
     with watch.phase("measure"):
         whole_ms, budget = with_latency(case, profile, wish.share, wish.budget)
+    sides = _sides(case, wish)
     if wish.thresholds is None:
         try:
-            sides = _sides(case, wish)
             found, measurement = kept(case, sides, profile, budget, watch, report)
         except BudgetError as error:
             error.hints = _with_shares(error, wish.share, whole_ms)
@@ -144,17 +145,18 @@ def _made(
     with watch.phase("prove"):
         parity = found.prove()
     made = _Made(
-        found=found, measurement=measurement, whole_ms=whole_ms, budget=budget, parity=parity
-    )
+        found=found, measurement=measurement, whole_ms=whole_ms, sizes=len(sides), budget=budget,
+        parity=parity,
+    )  # fmt: skip
     return _trained(made, profile, wish.epochs, watch, report) if wish.epochs else made
 
 
 def _sides(case: Case, wish: Wish) -> list[int]:
-    """Input sizes that are compared, the whole network's first."""
+    """Input sizes that are compared, the whole network's first; none where it is to stay."""
     from ..factory.reuse.disassembly.input_sizes import sides_of
 
-    if wish.keep_size or wish.forget:
-        return [case.size]
+    if wish.keep_size or wish.forget or wish.thresholds is not None:
+        return []
     return sides_of(case.anatomy.network, case.donor.stride)
 
 
@@ -259,7 +261,7 @@ def _written(
             seconds=watch.seconds, accuracy=measured, chosen=chosen,
         ),
         families=_families(case, found), values=found.made.plan.values, whole_ms=made.whole_ms,
-        whole_size=case.size,
+        whole_size=case.size, sizes=made.sizes,
         classes=tuple(ClassView(name=n, whole=w, component=c, n=k) for n, w, c, k in rows),
         forgotten=forgotten, taught=made.taught,
         has_others=case.donor.head is not None or NONE in plan.task.classes,

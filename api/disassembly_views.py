@@ -88,6 +88,8 @@ class Disassembly:
         whole_size: Input size of the whole network in pixels; that of the component is the plan's.
         whole_ms: Latency of the whole network with the task's classes alone, measured on this
             machine or estimated for the device.
+        sizes: Input sizes that the network was found to run at: 1 is its own alone; 0 where nobody
+            asked: with ``keep_size``, thresholds, or classes that are to be forgotten.
         forgotten: What is left of classes that were to be forgotten.
         taught: What training did, or None without it.
         has_others: Whether all classes that are not named count as one, by a fitted row, in the
@@ -100,6 +102,7 @@ class Disassembly:
     values: str
     whole_ms: float
     whole_size: int
+    sizes: int = 0
     forgotten: tuple[ForgottenView, ...] = ()
     taught: TaughtView | None = None
     has_others: bool = False

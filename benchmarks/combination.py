@@ -29,10 +29,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from component_sizes import sized_components
 from disassembly import CIFAR, IMAGENETTE, case_of, donor_of, latency_ms, logits_of
 from onnx import NodeProto
 from results_file import data_option, need_data, write_rows
+from sized_components import sized_components
 from steady_latency import Beside
 
 from nnfactory.api.combination import answers_of

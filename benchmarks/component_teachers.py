@@ -29,9 +29,10 @@ import click
 import disassembly
 import numpy as np
 import torch
-from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms, within
+from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms
 from paired import behind
 from results_file import data_option, need_data, write_rows
+from sized_components import within
 from torch import Tensor
 
 from nnfactory.api.component_case import Case

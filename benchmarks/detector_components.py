@@ -26,10 +26,10 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 import onnx
-from component_sizes import sized_components
-from disassembly import by_weights, within
+from disassembly import by_weights
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
+from sized_components import sized_components, within
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case, open_case

@@ -40,19 +40,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
 from cifar_networks import FOLDER, MEAN, STD
-from component_sizes import sized_components
 from paired import behind
 from pretrained import Pretrained, pretrained
 from reassembly import imported, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
+from sized_components import sized_components, within
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case
@@ -61,16 +61,14 @@ from nnfactory.devices.measure import time_runs, warm_up
 from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
 from nnfactory.factory.accuracy_measurement import images_at, task_images, tensor_from_pixels
 from nnfactory.factory.datasets import Images
-from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.foreign import load_foreign
 from nnfactory.factory.graph.network import Array, Network, model_from_network
 from nnfactory.factory.reuse.disassembly.component import (
     Plan,
-    plan_within,
     values_of,
 )
 from nnfactory.factory.reuse.disassembly.contributions import EACH, contributions
-from nnfactory.factory.reuse.disassembly.costs import Costs, counted, timed
+from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.disassembly.families import anatomy_of, narrowed
 from nnfactory.factory.reuse.disassembly.kinds import Classification, logits_of, tensors_of
 from nnfactory.factory.reuse.disassembly.reconstruction import Losses
@@ -314,26 +312,6 @@ def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
         if best is not None:
             yield "channels alone", share, best[1], True
             yield "channels alone, unfitted", share, best[1], False
-
-
-def within(
-    case: Case, way: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs], limit: float,
-    measured: Callable[[Network], float],
-) -> Plan | None:  # fmt: skip
-    """The plan by some values that keeps a latency when it is measured; None if there is none."""
-    aim = limit
-    for _ in range(8):
-        try:
-            plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
-        except BudgetError as error:
-            click.echo(f"{way}: {error}")
-            return None
-        reached = measured(plan.network)
-        if reached <= 1.01 * limit:
-            return plan
-        aim *= 0.99 * limit / reached
-    click.echo(f"{way}: {reached:.3f} ms at last instead of {limit:.3f}")
-    return None
 
 
 def by_weights(case: Case) -> dict[str, dict[str, Losses]]:

@@ -51,7 +51,7 @@ LITTLE = 0.1  # of the inner channels
 @click.option("--memory", type=options.MEBIBYTES, help="Limit of the peak memory: 1.5MiB.")
 @click.option(
     "--keep-size", is_flag=True,
-    help="Cut channels alone; by default smaller input sizes are compared, too.",
+    help="Cut channels alone; by default smaller input sizes are compared, too (not of --forget).",
 )  # fmt: skip
 @click.option(
     "--thresholds", is_flag=False, flag_value="paper", metavar="ALPHA,BETA",
@@ -126,7 +126,8 @@ def disassemble(
     table = result_table(made.result, words) | {
         "families": [table_from_noun(view) for view in made.families],
         "classes": [table_from_noun(view) for view in made.classes],
-        "values": made.values, "whole_ms": made.whole_ms, "whole_size": made.whole_size,
+        "values": made.values, "whole_ms": made.whole_ms,
+        "whole_size": made.whole_size, "sizes": made.sizes,
         "forgotten": [table_from_noun(view) for view in made.forgotten],
         "finish": None if made.taught is None else table_from_noun(made.taught),
     }  # fmt: skip
@@ -173,6 +174,8 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
         f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px{instead}; "
         f"{kept} of {total} inner channels{branches}",
     )
+    if made.sizes == 1:
+        yield "", f"{plan.library} runs at no other input size, so channels alone were cut"
     if kept < LITTLE * total:
         yield "", "hardly anything is left of it; a little more budget keeps far more"
     yield from cost_facts(result, budget)
@@ -210,15 +213,18 @@ def _choice_text(made: Disassembly, chosen: MeasuredChoice) -> str:
     if proof.method == "thresholds":
         share = f"{1 - proof.gap:.1%}"
         return f"by thresholds, which keep {share} of what flows to the classes; {judged}"
-    nearest = f"nearest to the whole network of {chosen.candidates}, "
-    if made.values == "input size":
-        return f"smaller images are enough, nothing was cut; {nearest}{judged}"
+    side = made.result.plan.input_size
+    nearest = f"nearest to the whole network of {chosen.candidates}, " * (chosen.candidates > 1)
+    if proof.method == "nothing cut":
+        enough = "smaller images are enough" if side < made.whole_size else "the limits allow all"
+        return f"{enough}, nothing was cut; {nearest}{judged}"
     proven = (
-        f"no other sizes of the families lose less by these values and costs ({proof.method})"
+        f"at {side} px no other sizes of the families lose less by these values and costs "
+        f"({proof.method})"
         if proof.gap <= 1e-6
         else f"the smallest there is, others may lose less (gap {proof.gap:.1e})"
     )
-    return f"by {made.values}, {nearest * (chosen.candidates > 1)}{judged}; {proven}"
+    return f"by {made.values}, {nearest}{judged}; {proven}"
 
 
 def _print_classes(made: Disassembly) -> None:

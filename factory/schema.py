@@ -475,7 +475,8 @@ class Certificate:
 
     Attributes:
         method: "dynamic programming", "bounded enumeration" or "integer program"; "thresholds"
-            where nothing was optimised: then the gap is what they leave out.
+            where nothing was optimised: then the gap is what they leave out; "nothing cut" where
+            the limits allow all channels, perhaps of smaller images.
         objective: Value of the plan, or its latency in milliseconds, by ``goal``.
         bound: No plan within the budget has a greater value, or a smaller latency.
         gap: ``|bound - objective| / max(|bound|, 1)``; 0 is optimal.

@@ -15,6 +15,7 @@ import pretrained
 import pytest
 from click.testing import CliRunner, Result
 from fake_host import FakeHost
+from PIL import Image
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
 from nnfactory import api
@@ -418,6 +419,20 @@ def imported_resnets(data_dir: Path, folder: Path) -> tuple[str, ...]:
             mean=one.mean, std=one.std, license=one.licence,
         )  # fmt: skip
     return "resnet8", "resnet20"
+
+
+@pytest.fixture
+def photos(imported_resnets: tuple[str, ...], folder: Path) -> Path:
+    """Two imported networks; images of three of their classes, which are no such things."""
+    rng = np.random.default_rng(0)
+    for channel, label in enumerate(("class 1", "class 4", "class 7")):
+        place = folder / "photos" / label
+        place.mkdir(parents=True)
+        for number in range(24):
+            pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
+            pixels[..., channel] += 100
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder / "photos"
 
 
 @pytest.fixture

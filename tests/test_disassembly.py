@@ -24,20 +24,6 @@ Run = Callable[..., Result]
 CLASSES = ("class 1", "class 4", "class 7")
 
 
-@pytest.fixture
-def photos(imported_resnets: tuple[str, ...], folder: Path) -> Path:
-    """Two imported networks; images of three of their classes, which are no such things."""
-    rng = np.random.default_rng(0)
-    for channel, label in enumerate(CLASSES):
-        place = folder / "photos" / label
-        place.mkdir(parents=True)
-        for number in range(24):
-            pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(place / f"{number}.png")
-    return folder / "photos"
-
-
 def test_a_component_is_an_artifact_like_any_other(photos: Path, run: Run):
     made = api.disassemble(
         "resnet20", photos, classes=CLASSES, budget=Budget(mmacs=25), out_dir=Path("made")

@@ -22,6 +22,7 @@ from .kinds import Judgement, Kind, tensors_of
 from .reconstruction import Losses, losses_of
 from .relevance import Thresholds, flows, located, losses_by_flow
 
+INPUT_SIZE = "input size"  # what chose the channels where all of them stay
 MOMENTS = 300  # images that reconstruction is judged from
 Report = Callable[[str, int, int], None]
 
@@ -36,7 +37,7 @@ class Plan:
         kept: Per family the positions that stay.
         network: The narrow network, its weights as they were.
         channels: Per tensor that lost channels the positions of those that stay.
-        choice: The proof; None of what thresholds keep.
+        choice: The proof; None of what thresholds keep, and where nothing is cut.
         flow: Of what thresholds keep: the share of the classes' outputs that flows through it, in
             the mean over families; else 0.
     """
@@ -157,17 +158,6 @@ def _plan(anatomy: Anatomy, values: str, losses: Mapping[str, Losses], choice: C
     return Plan(values=values, kept=kept, network=network, channels=channels, choice=choice)
 
 
-def plan_of_all(anatomy: Anatomy, costs: Mapping[str, Costs]) -> Plan:
-    """Everything stays: at a smaller input size that may be enough."""
-    sizes = {family.name: len(family.groups) for family in anatomy.families}
-    whole = {kind: each.whole for kind, each in costs.items()}
-    return Plan(
-        values="input size", kept={name: np.arange(size) for name, size in sizes.items()},
-        network=anatomy.network, channels={},
-        choice=Choice(sizes=sizes, loss=0.0, bound=0.0, costs=whole),
-    )  # fmt: skip
-
-
 def plan_by_thresholds(
     anatomy: Anatomy, kind: Kind, images: Images, thresholds: Thresholds, *,
     report: Report = lambda phase, done, total: None,
@@ -212,3 +202,15 @@ def component_of(
     whole = anatomy.network
     network = compensated(whole, plan.network, plan.channels, tensors_of(fitting), report=report)
     return Component(plan=plan, network=network, judged=judged(network))
+
+
+def uncut(anatomy: Anatomy, judged: Callable[[Network], Judgement]) -> Component:
+    """A network of which everything stays: at a smaller input size that may be enough.
+
+    Args:
+        anatomy: The network at that size.
+        judged: As in :func:`component_of`.
+    """
+    kept = {family.name: np.arange(len(family.groups)) for family in anatomy.families}
+    plan = Plan(values=INPUT_SIZE, kept=kept, network=anatomy.network, channels={}, choice=None)
+    return Component(plan=plan, network=plan.network, judged=judged(plan.network))

@@ -1,13 +1,15 @@
 """Components of trained networks at input sizes of their own: what ``nnfactory disassemble`` does.
 
-Used by ``disassembly.py`` and ``detector_components.py``: the search of the command, with latencies
+For ``disassembly.py`` and others that measure components: the search of the command, with latencies
 that count the processor's time in one thread, and the largest size that keeps a limit uncut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import click
 
 from nnfactory.api.component_case import Case
 from nnfactory.api.request import silent
@@ -15,12 +17,14 @@ from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.disassembly.component import (
     Component,
-    plan_of_all,
+    Plan,
     plan_within,
+    uncut,
     values_of,
 )
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
+from nnfactory.factory.reuse.disassembly.costs import Costs, counted, timed
 from nnfactory.factory.reuse.disassembly.input_sizes import Look, at_side, nearest, sides_of
+from nnfactory.factory.reuse.disassembly.reconstruction import Losses
 
 ROUNDS = 8  # plans of a limit, each corrected by what the last one cost
 Latency = Callable[[Network], float]
@@ -58,31 +62,41 @@ def sized_components(
         there = case.at(look.side)
         return _uncut(there) if look.keeps else _cut(there, limit_ms, latency_ms)
 
-    uncut = next((_uncut(case.at(look.side)) for look in looks if look.keeps), None)
-    return nearest(looks, found_at, lambda one: one.made.judged.divergence), uncut
+    largest = next((_uncut(case.at(look.side)) for look in looks if look.keeps), None)
+    return nearest(looks, found_at, lambda one: one.made.judged.divergence), largest
 
 
 def _uncut(case: Case) -> Sized:
-    plan = plan_of_all(case.anatomy, counted(case.anatomy))
-    judged = case.judged(plan.network)
-    return Sized(case=case, made=Component(plan=plan, network=plan.network, judged=judged))
+    return Sized(case=case, made=uncut(case.anatomy, case.judged))
 
 
 def _cut(case: Case, limit_ms: float, latency_ms: Latency) -> Sized | None:
     costs = counted(case.anatomy)
     costs["latency_ms"] = timed(case.anatomy, latency_ms, costs["mmacs"])
-    made = []
-    for way, losses in values_of(case.anatomy, case.kind, case.fitting).items():
-        aim = limit_ms
-        for _ in range(ROUNDS):
-            try:
-                plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
-            except BudgetError:
-                break
-            reached = latency_ms(plan.network)
-            if reached <= 1.01 * limit_ms:
-                made.append(case.made(plan, silent))
-                break
-            aim *= 0.99 * limit_ms / reached
+    made = [
+        case.made(plan, silent)
+        for way, losses in values_of(case.anatomy, case.kind, case.fitting).items()
+        if (plan := within(case, way, losses, costs, limit_ms, latency_ms)) is not None
+    ]
     best = min(made, key=lambda one: one.judged.divergence, default=None)
     return None if best is None else Sized(case=case, made=best)
+
+
+def within(
+    case: Case, way: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs], limit: float,
+    measured: Latency,
+) -> Plan | None:  # fmt: skip
+    """The plan by some values that keeps a latency when it is measured; None if there is none."""
+    aim = limit
+    for _ in range(ROUNDS):
+        try:
+            plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
+        except BudgetError as error:
+            click.echo(f"{way}: {error}")
+            return None
+        reached = measured(plan.network)
+        if reached <= 1.01 * limit:
+            return plan
+        aim *= 0.99 * limit / reached
+    click.echo(f"{way}: {reached:.3f} ms at last instead of {limit:.3f}")
+    return None
