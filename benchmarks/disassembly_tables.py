@@ -183,4 +183,36 @@ def _teachers() -> str:
     return "\n".join(lines) + "\n" if rows else ""
 
 
-TABLES = (_components, _thresholds, _detectors, _teachers, _contributions, _combinations)
+def _judges() -> str:
+    """What tells the best of several components."""
+    rows = read_rows("component_judges")
+    images = rows[0]["images"] if rows else ""
+    lines = [
+        "## What tells the best component",
+        "",
+        "Components of every input size at the same latency, judged on a few hundred training "
+        "images; points behind the masked whole network on other training images, at most "
+        f"{images}, of what each rule takes (`component_judges.csv`). *Scaled* is our rule, the "
+        "divergence after the scale of the logits that makes it smallest:",
+        "",
+        "| network, task, share | components | nearest | nearest, scaled | most accurate | best |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, task in _keys(rows):
+        mine = _of(rows, network, task)
+        for share in dict.fromkeys(row["share"] for row in mine):
+            here = [row for row in mine if row["share"] == share]
+            taken = [
+                min(here, key=lambda row: float(row["divergence"])),
+                min(here, key=lambda row: float(row["scaled"])),
+                max(here, key=lambda row: float(row["accuracy"])),
+                min(here, key=lambda row: float(row["behind"])),
+            ]
+            cells = [f"{100 * float(row['behind']):.1f} ({row['side']} px)" for row in taken]
+            lines.append(
+                f"| {network}, {task}, {float(share):.0%} | {len(here)} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+TABLES = (_components, _judges, _thresholds, _detectors, _teachers, _contributions, _combinations)

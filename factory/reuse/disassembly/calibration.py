@@ -13,9 +13,7 @@ import numpy as np
 from ...datasets import Images
 from ...graph.network import Network
 from ..head import sharpened
-from .kinds import logits_of, tensors_of
-
-FACTORS = np.logspace(-1, 1, 41)  # on the logits
+from .kinds import FACTORS, logits_of, tensors_of
 
 
 def calibrated(network: Network, images: Images) -> Network:

@@ -23,6 +23,7 @@ from ..detection_head import DetectionHead, HeadMap
 from ..detector_answer import SCORES, with_scores, with_suppressed_boxes
 
 Ends = Mapping[str, Array]
+FACTORS = np.logspace(-1, 1, 41)  # on logits
 REGIONS = 8  # along a side, in which detections are compared
 
 
@@ -90,10 +91,14 @@ class Classification:
         return logits_of(network, tensors_of(images))
 
     def judged(self, wanted: Array, network: Network, images: Images) -> Judgement:
-        """By the mean Kullback-Leibler divergence of its probabilities."""
+        """By the mean Kullback-Leibler divergence of its probabilities, scaled to fit best.
+
+        Components are scaled in the end, and some are far too sure before: smaller images and
+        narrow layers make them so, each in its own measure.
+        """
         found = self.answers(network, images)
         return Judgement(
-            divergence=divergence(wanted, found),
+            divergence=min(divergence(wanted, factor * found) for factor in FACTORS),
             accuracy=float((found.argmax(1) == images.labels).mean()),
         )
 
