@@ -12,7 +12,8 @@ from nnfactory.devices.measure import time_runs, warm_up
 from nnfactory.devices.runners.onnxruntime import OnnxRuntimeRunner
 from nnfactory.factory.graph.network import Network, model_from_network
 
-TURNS, RUNS = 15, 10
+TURNS, RUNS = 15, 10  # and of slow networks fewer runs
+TURN_MS = 40.0  # that a turn may take
 
 
 class Beside:
@@ -25,7 +26,9 @@ class Beside:
     def __init__(self, whole: Network) -> None:
         self._whole = OnnxRuntimeRunner(model_from_network(whole).SerializeToString())
         warm_up(self._whole.run, 0.2)
-        self.whole_ms = float(np.median(time_runs(self._whole.run, TURNS * RUNS).cpu_ms))
+        first = float(np.median(time_runs(self._whole.run, RUNS).cpu_ms))
+        self._runs = max(2, min(RUNS, round(TURN_MS / first)))
+        self.whole_ms = float(np.median(time_runs(self._whole.run, TURNS * self._runs).cpu_ms))
 
     def __call__(self, network: Network) -> float:
         """Milliseconds of a network, had it run when ``whole_ms`` was measured."""
@@ -34,7 +37,7 @@ class Beside:
             ratios = []
             for _ in range(TURNS):
                 own, whole = (
-                    float(np.median(time_runs(run, RUNS).cpu_ms))
+                    float(np.median(time_runs(run, self._runs).cpu_ms))
                     for run in (runner.run, self._whole.run)
                 )
                 ratios.append(own / whole)
