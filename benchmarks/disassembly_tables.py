@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from page_tables import Row, interval, points, section
 from results_file import read_rows
 
-Row = Mapping[str, str]
-COLUMNS = (
+WAYS = (
     "ours", "images alone", "channels alone", "contributions", "channels alone, unfitted",
     "magnitude", "fpgm", "random", "magnitude, fitted", "fpgm, fitted", "random, fitted",
 )  # fmt: skip
@@ -16,9 +14,8 @@ COLUMNS = (
 def _components() -> str:
     """Accuracy of components within a share of the latency, way by way."""
     rows = read_rows("disassembly_components")
-    lines = [
-        "## Within a share of the whole network's latency",
-        "",
+    text = (
+        "## Within a share of the whole network's latency\n\n"
         "Points of accuracy on test images behind the whole network with its logits masked to the "
         "task, paired, with 95 % intervals (`disassembly_components.csv`). All of a row are cut by "
         "the exact choice to keep the same limit of the measured latency, and some use less of it. "
@@ -27,22 +24,19 @@ def _components() -> str:
         "parentheses; *images alone* the largest size that keeps the limit, nothing cut; "
         "*channels alone* what `--keep-size` does, as do all that follow; "
         "*unfitted* is without compensation, *fitted* with ours; *all* is the compression of a "
-        "whole network; - was not measured, or keeps the latency in no size:",
-        "",
-        f"| network, task, share | masked | {' | '.join(COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 2) + "|",
-    ]
+        "whole network; - was not measured, or keeps the latency in no size:"
+    )
+    cells = []
     for network, task in _keys(rows):
         mine = _of(rows, network, task)
         masked = next(row for row in mine if row["way"] == "masked")
-        for share in sorted({row["share"] for row in mine if row["share"]}, reverse=True):
-            here = {row["way"]: row for row in mine if row["share"] == share}
-            cells = [_behind(here.get(way), sized=way in COLUMNS[:2]) for way in COLUMNS]
-            lines.append(
-                f"| {network}, {task}, {float(share):.0%} | {float(masked['accuracy']):.3f} | "
-                f"{' | '.join(cells)} |"
-            )
-    return "\n".join(lines) + "\n" if rows else ""
+        for limit in sorted({row["share"] for row in mine if row["share"]}, reverse=True):
+            here = {row["way"]: row for row in mine if row["share"] == limit}
+            cells.append([
+                f"{network}, {task}, {float(limit):.0%}", f"{float(masked['accuracy']):.3f}",
+                *(_behind(here.get(way), sized=way in WAYS[:2]) for way in WAYS),
+            ])  # fmt: skip
+    return section(text, ["network, task, share", "masked", *WAYS], cells)
 
 
 def _bars(rows: list[dict[str, str]]) -> str:
@@ -62,27 +56,27 @@ def _thresholds() -> str:
     """The paper's thresholds, and what else the tables must say."""
     rows = read_rows("disassembly_components")
     ways = ("base", "masked", "thresholds", "thresholds, fitted", "channels alone", "ours")
-    lines = [
-        "## Thresholds, and what a component still knows",
-        "",
+    text = (
+        "## Thresholds, and what a component still knows\n\n"
         "*Thresholds* are those of the paper's code, with streams kept; what they leave out is "
         "small, and channel counts that the runtime does not like make the network slower. *Least "
         "class* is the accuracy on the worst class of the task. *Other task*: as many other "
-        "classes, told apart by the whole network's rows on the component's features:",
-        "",
-        "| network, task | way | latency | accuracy | least class | other task |",
-        "|---|---|---|---|---|---|",
-    ]
+        "classes, told apart by the whole network's rows on the component's features:"
+    )
+    cells = []
     for network, task in _keys(rows):
         mine = [row for row in _of(rows, network, task) if row["way"] in ways]
         mine.sort(key=lambda row: (ways.index(row["way"]), -float(row["share"] or 1)))
-        for row in mine:
-            other = row["other_tasks"] and f"{float(row['other_tasks']):.3f}"
-            lines.append(
-                f"| {network}, {task} | {row['way']} | {float(row['latency']):.2f} | "
-                f"{float(row['accuracy']):.3f} | {float(row['least_class']):.3f} | {other} |"
-            )
-    return "\n".join(lines) + "\n" if rows else ""
+        cells += [
+            [
+                f"{network}, {task}", row["way"], f"{float(row['latency']):.2f}",
+                f"{float(row['accuracy']):.3f}", f"{float(row['least_class']):.3f}",
+                row["other_tasks"] and f"{float(row['other_tasks']):.3f}",
+            ]
+            for row in mine
+        ]  # fmt: skip
+    columns = ["network, task", "way", "latency", "accuracy", "least class", "other task"]
+    return section(text, columns, cells)
 
 
 def _contributions() -> str:
@@ -98,27 +92,23 @@ def _contributions() -> str:
 
 def _combinations() -> str:
     """Components joined."""
-    rows = read_rows("combination")
-    lines = [
-        "## Components joined",
-        "",
+    text = (
+        "## Components joined\n\n"
         "Accuracy on all classes of both, test images, with 95 % intervals; latency of one thread "
         "(`combination.csv`). *Alone* is the mean of each on its own classes, which is an easier "
         "task; *undivided* the better of the whole networks on the joint task, where both know it. "
         "*Padding* is one block-diagonal network, as the paper joins components. Pairs of two "
-        "networks are whole ones with some of their rows; the halves of one network are cut:",
-        "",
-        "| pair | way | accuracy | ms |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        interval = f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
-        interval = "" if row["way"] == "alone" else interval
-        ms = row["latency_ms"] and f"{float(row['latency_ms']):.2f}"
-        lines.append(
-            f"| {row['pair']} | {row['way']} | {float(row['accuracy']):.3f}{interval} | {ms} |"
-        )
-    return "\n".join(lines) + "\n" if rows else ""
+        "networks are whole ones with some of their rows; the halves of one network are cut:"
+    )
+    cells = [
+        [
+            row["pair"], row["way"],
+            f"{float(row['accuracy']):.3f}" if row["way"] == "alone" else interval(row, "accuracy"),
+            row["latency_ms"] and f"{float(row['latency_ms']):.2f}",
+        ]
+        for row in read_rows("combination")
+    ]  # fmt: skip
+    return section(text, ["pair", "way", "accuracy", "ms"], cells)
 
 
 def _keys(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
@@ -132,87 +122,77 @@ def _of(rows: list[dict[str, str]], network: str, task: str) -> list[dict[str, s
 def _behind(row: Row | None, *, sized: bool = False) -> str:
     if row is None:
         return "-"
-    value, low, high = (100 * float(row[key]) for key in ("behind", "low", "high"))
-    side = f" ({row['side']} px)" if sized else ""
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]{side}"
+    return points(row, "behind") + (f" ({row['side']} px)" if sized else "")
 
 
 def _detectors() -> str:
     """Components of detectors."""
-    rows = read_rows("detector_components")
-    lines = [
-        "## Components of detectors",
-        "",
+    text = (
+        "## Components of detectors\n\n"
         "AP50 of *person* and *car* on the validation images of `coco256`, which are few, and "
         "points behind the whole network with other classes left out, paired, 95 % intervals "
         "(`detector_components.csv`). *Task* is what components are cut from: the rows of the two "
-        "classes and one for all others. *Ours*, *magnitude* and so on as above, fitted:",
-        "",
-        "| network | way | px | latency | AP50 | behind |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "unfitted" in row["way"] or row["way"] in ("magnitude", "fpgm", "random"):
-            continue
-        lines.append(
-            f"| {row['network']} | {row['way']} | {row['side']} | {float(row['latency']):.2f} | "
-            f"{float(row['ap50']):.3f} | {_behind(row) if row['way'] != 'masked' else ''} |"
-        )
-    return "\n".join(lines) + "\n" if rows else ""
+        "classes and one for all others. *Ours*, *magnitude* and so on as above, fitted:"
+    )
+    cells = [
+        [
+            row["network"], row["way"], row["side"], f"{float(row['latency']):.2f}",
+            f"{float(row['ap50']):.3f}", "" if row["way"] == "masked" else _behind(row),
+        ]
+        for row in read_rows("detector_components")
+        if "unfitted" not in row["way"] and row["way"] not in ("magnitude", "fpgm", "random")
+    ]  # fmt: skip
+    return section(text, ["network", "way", "px", "latency", "AP50", "behind"], cells)
 
 
 def _teachers() -> str:
     """Components that were trained."""
-    rows = read_rows("component_teachers")
-    lines = [
-        "## Components that are taught",
-        "",
+    text = (
+        "## Components that are taught\n\n"
         "Points behind the masked whole network, paired, with 95 % intervals, of the component at "
         "a quarter of the latency, where nothing else is said, after some passes over labelled "
         "images (`component_teachers.csv`). *Whole* is what `--finish` does; *component* is "
-        "taught by the one at half of the latency; *fresh* has weights that were never trained:",
-        "",
-        "| network, task | start | teacher | accuracy | behind |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row['network']}, {row['task']} | {row['start']} | {row['teacher']} | "
-            f"{float(row['accuracy']):.3f} | {_behind(row)} |"
-        )
-    return "\n".join(lines) + "\n" if rows else ""
+        "taught by the one at half of the latency; *fresh* has weights that were never trained:"
+    )
+    cells = [
+        [
+            f"{row['network']}, {row['task']}", row["start"], row["teacher"],
+            f"{float(row['accuracy']):.3f}", _behind(row),
+        ]
+        for row in read_rows("component_teachers")
+    ]  # fmt: skip
+    return section(text, ["network, task", "start", "teacher", "accuracy", "behind"], cells)
 
 
 def _judges() -> str:
     """What tells the best of several components."""
     rows = read_rows("component_judges")
     images = rows[0]["images"] if rows else ""
-    lines = [
-        "## What tells the best component",
-        "",
+    text = (
+        "## What tells the best component\n\n"
         "Components of every input size at the same latency, judged on a few hundred training "
         "images; points behind the masked whole network on other training images, at most "
         f"{images}, of what each rule takes (`component_judges.csv`). *Scaled* is our rule, the "
-        "divergence after the scale of the logits that makes it smallest:",
-        "",
-        "| network, task, share | components | nearest | nearest, scaled | most accurate | best |",
-        "|---|---|---|---|---|---|",
-    ]
+        "divergence after the scale of the logits that makes it smallest:"
+    )
+    cells = []
     for network, task in _keys(rows):
         mine = _of(rows, network, task)
-        for share in dict.fromkeys(row["share"] for row in mine):
-            here = [row for row in mine if row["share"] == share]
+        for limit in dict.fromkeys(row["share"] for row in mine):
+            here = [row for row in mine if row["share"] == limit]
             taken = [
                 min(here, key=lambda row: float(row["divergence"])),
                 min(here, key=lambda row: float(row["scaled"])),
                 max(here, key=lambda row: float(row["accuracy"])),
                 min(here, key=lambda row: float(row["behind"])),
             ]
-            cells = [f"{100 * float(row['behind']):.1f} ({row['side']} px)" for row in taken]
-            lines.append(
-                f"| {network}, {task}, {float(share):.0%} | {len(here)} | {' | '.join(cells)} |"
-            )
-    return "\n".join(lines) + "\n" if rows else ""
+            cells.append([
+                f"{network}, {task}, {float(limit):.0%}", str(len(here)),
+                *(f"{100 * float(row['behind']):.1f} ({row['side']} px)" for row in taken),
+            ])  # fmt: skip
+    columns = ["network, task, share", "components", "nearest", "nearest, scaled",
+               "most accurate", "best"]  # fmt: skip
+    return section(text, columns, cells)
 
 
 TABLES = (_components, _judges, _thresholds, _detectors, _teachers, _contributions, _combinations)

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import disassembly_tables
 import reassembly_tables
+from page_tables import Row, interval, points, section
 from results_file import read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -61,24 +62,18 @@ def _library_quality() -> str:
     rows = read_rows("library_quality")
     if not rows:
         return ""
-    lines = [
+    text = (
         "The libraries on test images (`library_quality.csv`; differences are paired over "
-        f"{max(row['n'] for row in rows if row['part'] == 'cutting')} tasks, 95 % intervals):",
-        "",
-        "| library | what | value | asked for |",
-        "|---|---|---|---|",
-    ]
+        f"{max(row['n'] for row in rows if row['part'] == 'cutting')} tasks, 95 % intervals):"
+    )
+    cells = []
     for row in rows:
         what = _CLAIMS.get(row["what"]) or _PARTS[row["part"]].format(what=row["what"])
         size = f" ({float(row['mmacs']):.0f} MMACs)" if row["mmacs"] else ""
-        low, value, high = (float(row[name]) for name in ("low", "value", "high"))
         bar = f"{float(row['bar']):g}" if row["bar"] else ""
         verdict = {"True": "reached", "False": "**missed**"}.get(row["reached"], "")
-        lines.append(
-            f"| {row['library']} | {what}{size} | {value:.3f} [{low:.3f}, {high:.3f}] "
-            f"| {bar} {verdict} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells.append([row["library"], what + size, interval(row), f"{bar} {verdict}".strip()])
+    return section(text, ["library", "what", "value", "asked for"], cells)
 
 
 def _specialization() -> str:
@@ -86,38 +81,34 @@ def _specialization() -> str:
     rows = read_rows("specialization")
     if not rows:
         return ""
-    lines = [
+    text = (
         "Accuracy on test images of the task's classes at half and a quarter of the full network's "
         "measured latency (ONNX Runtime on the CPU, FP32, batch 1, one thread, p50; "
         f"{rows[0]['machine']}; 95 % intervals over images). All networks of a line keep the same "
         "limit. Uniform width chooses its input size by the library's estimate and may stay below "
         "the limit; magnitude and random keep the largest size. The baselines' normalization is "
-        "re-estimated on images, nnfactory's needs none:",
-        "",
-        "| library, classes | ms | M params, MMACs | nnfactory | uniform width | magnitude "
-        "| random |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        "re-estimated on images, nnfactory's needs none:"
+    )
     groups: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
     for row in rows:
         key = (row["library"], row["classes"], row["latency_share"])
         groups.setdefault(key, {})[row["method"]] = row
+    cells = []
     for (library, classes, share), found in groups.items():
         whole = found.get("full, masked logits")
         mine = whole or found["plan"]
-        start = (
-            f"| {library}, {classes} classes (n={mine['images']}), "
-            f"{'full network' if whole else f'{float(share):.0%}'} | "
-            f"{float(mine['latency_ms']):.2f} | {float(mine['mparams']):.2f}, "
-            f"{float(mine['mmacs']):.0f} | {_value(mine)} |"
-        )
-        others = ["", "", ""]
-        if not whole:
-            names = ("uniform width", "magnitude", "random modules")
-            others = [_value(found[name]) for name in names]
-        lines.append(f"{start} {' | '.join(others)} |")
-    lines += ["", *(_ahead(rows, library) for library in sorted({r["library"] for r in rows}))]
-    return "\n".join(lines) + "\n"
+        what = "full network" if whole else f"{float(share):.0%}"
+        names = ("uniform width", "magnitude", "random modules")
+        cells.append([
+            f"{library}, {classes} classes (n={mine['images']}), {what}",
+            f"{float(mine['latency_ms']):.2f}",
+            f"{float(mine['mparams']):.2f}, {float(mine['mmacs']):.0f}",
+            _metric(mine), *("" if whole else _metric(found[name]) for name in names),
+        ])  # fmt: skip
+    columns = ["library, classes", "ms", "M params, MMACs", "nnfactory", "uniform width",
+               "magnitude", "random"]  # fmt: skip
+    ends = [_ahead(rows, library) for library in sorted({row["library"] for row in rows})]
+    return "\n".join([section(text, columns, cells), *ends]) + "\n"
 
 
 def _ahead(rows: list[dict[str, str]], library: str) -> str:
@@ -136,30 +127,20 @@ def _ahead(rows: list[dict[str, str]], library: str) -> str:
     )
 
 
-def _value(row: dict[str, str]) -> str:
-    """Metric with its interval."""
-    low, value, high = (float(row[name]) for name in ("low", "value", "high"))
-    return f"{row['metric']} {value:.3f} [{low:.3f}, {high:.3f}]"
+def _metric(row: Row) -> str:
+    return f"{row['metric']} {interval(row)}"
 
 
 def _generation() -> str:
     """Time to make a network."""
-    rows = read_rows("generation")
-    if not rows:
-        return ""
-    lines = [
-        "Time to make a network (`generation.csv`):",
-        "",
-        "| what | median | n |",
-        "|---|---|---|",
-    ]
-    for row in rows:
+    cells = []
+    for row in read_rows("generation"):
         name = f"{row['what']} ({row['library']})" if row["library"] else row["what"]
         name = f"`{name}`" if name.startswith("nnfactory") else name
         ms = float(row["median_ms"])
-        shown = f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.0f} s"
-        lines.append(f"| {name} | {shown} | {row['n']} |")
-    return "\n".join(lines) + "\n"
+        cells.append([name, f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.0f} s", row["n"]])
+    text = "Time to make a network (`generation.csv`):"
+    return section(text, ["what", "median", "n"], cells)
 
 
 def _jetson() -> str:
@@ -201,32 +182,31 @@ def _few_shot() -> str:
     rows = [row for row in read_rows("few_shot") if row["method"] != "scope"]
     if not rows:
         return ""
-    lines = [
+    text = (
         "Five classes that the library has never seen, from a few examples of each "
         "(`nnfactory build --examples`); top-1 on held-out images, mean over "
         f"{rows[0]['tasks']} tasks (95 % intervals of the paired difference from the full network; "
-        "`few_shot.csv`):",
-        "",
-        "| images, examples a class | full network | half of the latency | a quarter |",
-        "|---|---|---|---|",
-    ]
+        "`few_shot.csv`):"
+    )
+    cells = []
     for data, shots in dict.fromkeys((row["data"], row["shots"]) for row in rows):
         mine = {r["method"]: r for r in rows if (r["data"], r["shots"]) == (data, shots)}
-        cells = [f"{float(mine['full']['value']):.3f}"]
-        cells += [
-            f"{float(mine[share]['value']):.3f} ({float(mine[share]['difference']):+.3f} "
-            f"[{float(mine[share]['d_low']):+.3f}, {float(mine[share]['d_high']):+.3f}])"
-            for share in ("0.5", "0.25")
-        ]
-        lines.append(f"| {data}, {shots} | {' | '.join(cells)} |")
+        cells.append([
+            f"{data}, {shots}", f"{float(mine['full']['value']):.3f}",
+            *(
+                f"{float(mine[share]['value']):.3f} ({float(mine[share]['difference']):+.3f} "
+                f"[{float(mine[share]['d_low']):+.3f}, {float(mine[share]['d_high']):+.3f}])"
+                for share in ("0.5", "0.25")
+            ),
+        ])  # fmt: skip
     built = [row for row in rows if row["covered"]]
     held = sum(float(row["covered"]) for row in built) / len(built)
-    lines.append(
+    columns = ["images, examples a class", "full network", "half of the latency", "a quarter"]
+    return section(text, columns, cells) + (
         "\nBuilding reports the accuracy on examples that were left out; its 90 % interval held "
         f"the accuracy on held-out images in {100 * held:.0f} % of "
-        f"{sum(int(row['tasks']) for row in built)} cases."
+        f"{sum(int(row['tasks']) for row in built)} cases.\n"
     )
-    return "\n".join(lines) + "\n"
 
 
 def _task_training() -> str:
@@ -240,10 +220,9 @@ def _task_training() -> str:
         for row in mine:
             if row is built:
                 continue
-            value, low, high = (100 * float(row[key]) for key in ("value", "low", "high"))
             name = row["what"].removeprefix("generated minus ")
             others.append(
-                f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points against {name} "
+                f"{points(row, 'value', sign='+')} points against {name} "
                 f"({float(row['seconds']):.0f} s)"
             )
         lines.append(
@@ -320,38 +299,31 @@ def _ways_of_choosing() -> str:
         mine = [row for row in rows if row["library"] == library]
         shares = sorted({float(row["share"]) for row in mine if row["share"] != "1.0"})
         cell = {(row["method"], float(row["share"])): row for row in mine}
-        metric = mine[0]["metric"]
-        tasks = max(int(row["tasks"]) for row in mine)
         full = cell["full, masked logits", 1.0]["value"]
-        parts += [
-            f"### {library}",
-            "",
-            f"{metric} on test images, mean over {tasks} tasks (full network with masked logits "
+        text = (
+            f"### {library}\n\n{mine[0]['metric']} on test images, mean over "
+            f"{max(int(row['tasks']) for row in mine)} tasks (full network with masked logits "
             f"{float(full):.3f}); below the first line points of difference, paired, with 95 % "
-            "intervals:",
-            "",
-            "| way | "
-            + " | ".join(f"{100 * share:.0f} % of the latency" for share in shares)
-            + " |",
-            "|---|" + "---|" * len(shares),
+            "intervals:"
+        )
+        cells = [
+            [method, *(_choice_cell(cell.get((method, share))) for share in shares)]
+            for method in dict.fromkeys(row["method"] for row in mine)
+            if method != "full, masked logits"
         ]
-        for method in dict.fromkeys(row["method"] for row in mine):
-            if method == "full, masked logits":
-                continue
-            cells = [_choice_cell(cell.get((method, share))) for share in shares]
-            parts.append(f"| {method} | {' | '.join(cells)} |")
-        parts += ["", f"![{library}](../benchmarks/results/assembler_quality_{library}.png)", ""]
+        columns = ["way", *(f"{100 * share:.0f} % of the latency" for share in shares)]
+        picture = f"![{library}](../benchmarks/results/assembler_quality_{library}.png)\n"
+        parts.append(f"{section(text, columns, cells)}\n{picture}")
     return "\n".join(parts)
 
 
-def _choice_cell(row: dict[str, str] | None) -> str:
+def _choice_cell(row: Row | None) -> str:
     if row is None:
         return ""
     if not row["difference"]:
         return f"{float(row['value']):.3f}"
-    value, low, high = (100 * float(row[key]) for key in ("difference", "d_low", "d_high"))
     tasks = f" ({row['tasks']} tasks)" if int(row["tasks"]) < 10 else ""
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]{tasks}"
+    return points(row, "difference", "d_low", "d_high", sign="+") + tasks
 
 
 _PAGES: dict[str, Sequence[Callable[[], str]]] = {
