@@ -13,16 +13,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from disassembly import (
-    FITTED,
-    JUDGING,
-    NETWORKS,
-    READ,
-    SHARES,
-    TASKS,
-    case_of,
-    donor_of,
-)
+from disassembly import FITTED, NETWORKS, READ, SHARES, TASKS, case_of, donor_of
 from paired import behind
 from reassembly import some_images
 from results_file import data_option, need_data, write_rows
@@ -40,7 +31,7 @@ from nnfactory.factory.reuse.disassembly.kinds import FACTORS, divergence, logit
 from nnfactory.factory.reuse.own_images import turns
 
 SIZES = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2)  # of the network's own
-FRESH = 2000  # images
+JUDGED, FRESH = 300, 2000  # images
 Made = tuple[Case, str, Network]
 
 
@@ -61,7 +52,7 @@ def main(data_dir: Path, names: tuple[str, ...], tasks: tuple[str, ...]) -> None
 
 def _rows(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]:
     donor = donor_of(data_dir, name)
-    case = case_of(data_dir, donor, NETWORKS[name], TASKS[task])
+    case = case_of(data_dir, donor, NETWORKS[name], TASKS[task], judging=JUDGED)
     fresh = _fresh(data_dir, name, task, case.size)
     whole = case.anatomy.network
     wanted = logits_of(whole, tensors_of(case.judging))
@@ -88,7 +79,7 @@ def _fresh(data_dir: Path, name: str, task: str, side: int) -> Images:
     images = some_images(data_dir / NETWORKS[name] / "train.npz", READ)
     mine = images_at(task_images(images, TASKS[task]), side)
     order = np.argsort(turns(mine.labels, 0), kind="stable")
-    return mine.subset(order[FITTED + JUDGING :][:FRESH])
+    return mine.subset(order[FITTED + JUDGED :][:FRESH])
 
 
 def _made(case: Case, share: float, clock: Beside) -> Iterator[Made]:

@@ -26,7 +26,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-import disassembly
 import numpy as np
 import torch
 from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms
@@ -44,7 +43,8 @@ from nnfactory.factory.reuse.disassembly.kinds import logits_of, tensors_of
 from nnfactory.factory.reuse.training.component_finish import TEMPERATURE, train_
 from nnfactory.factory.reuse.training.torch_graph import TorchGraph
 
-EPOCHS, IMAGES, CERTAIN = 15, 4000, 4.0  # passes; images; logit of a label that is right
+EPOCHS, IMAGES, JUDGED = 15, 4000, 300  # passes; images to learn from, images that judge
+CERTAIN = 4.0  # logit of a label that is right
 STUDENT, TEACHER = 0.25, 0.5  # shares of the latency
 Answers = Callable[[Array, Tensor], dict[str, Tensor]]
 
@@ -67,8 +67,10 @@ def main(data_dir: Path, names: tuple[str, ...], tasks: tuple[str, ...]) -> None
 
 
 def _taught(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]:
-    disassembly.FITTED = IMAGES  # images of the case; layers are fitted to the first thousand
-    case = case_of(data_dir, donor_of(data_dir, name), NETWORKS[name], TASKS[task])
+    donor = donor_of(data_dir, name)
+    case = case_of(
+        data_dir, donor, NETWORKS[name], TASKS[task], fitting=IMAGES, judging=JUDGED
+    )  # layers are fitted to the first thousand
     few = replace(case, images=replace(case.images, fitted=case.images.fitted[:1000]))
     test, labels = tensors_of(case.measuring), case.measuring.labels
     whole = case.anatomy.network

@@ -90,7 +90,7 @@ TASKS = {
     "all": tuple(range(10)),
 }  # fmt: skip
 SHARES = (0.5, 0.25)
-FITTED, JUDGING, TESTED, READ = 1000, 300, 1500, 12000  # images
+FITTED, JUDGING, TESTED, READ = 1000, 1000, 1500, 12000  # images
 OURS = ("contributions", "reconstruction", "both")
 PARTS = ("components", "sizes", "contributions")
 RUNS = 100
@@ -147,7 +147,10 @@ def donor_of(data_dir: Path, name: str, own_dir: Path = FOLDER) -> Donor:
     )  # fmt: skip
 
 
-def case_of(data_dir: Path, donor: Donor, folder: str, classes: Sequence[int]) -> Case:
+def case_of(
+    data_dir: Path, donor: Donor, folder: str, classes: Sequence[int], *, fitting: int = FITTED,
+    judging: int = JUDGING,
+) -> Case:  # fmt: skip
     """A network, a task and images: training images to fit and to judge, test images to measure."""
     size = donor.input_size
     last = "test.npz" if (data_dir / folder / "test.npz").is_file() else "val.npz"
@@ -155,13 +158,13 @@ def case_of(data_dir: Path, donor: Donor, folder: str, classes: Sequence[int]) -
         images_at(task_images(some_images(data_dir / folder / file, READ), classes), size)
         for file in ("train.npz", last)
     )
-    order = np.argsort(turns(train.labels, 0), kind="stable")[: FITTED + JUDGING]
+    order = np.argsort(turns(train.labels, 0), kind="stable")[: fitting + judging]
     train = train.subset(order)
     images = TwoParts(
         name=folder, classes=tuple(map(str, classes)), training={size: train},
         measuring={size: test.subset(np.arange(min(len(test), TESTED)))},
-        fitted=np.arange(len(train) - JUDGING),
-        judging=np.arange(len(train) - JUDGING, len(train)),
+        fitted=np.arange(len(train) - judging),
+        judging=np.arange(len(train) - judging, len(train)),
         digest=hashlib.sha256(train.pixels.tobytes()).hexdigest(),
     )  # fmt: skip
     network = task_network(donor, donor.outputs_of(images.classes))
