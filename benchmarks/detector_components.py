@@ -29,7 +29,7 @@ import onnx
 from disassembly import by_weights
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
-from sized_components import sized_components, within
+from sized_components import sized_components, steadily, within
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case, open_case
@@ -136,18 +136,18 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
             if way in values:
                 made.append(component)
                 continue
-            ms = measured_ms(component.network)
+            ms = steadily(measured_ms, component.network)
             yield row(f"{way}, fitted", share, _matches(case, component.network), ms)
             yield row(way, share, _matches(case, plan.network), ms)
         if made:
             best = min(made, key=lambda one: one.judged.divergence)
-            ms = measured_ms(best.network)
+            ms = steadily(measured_ms, best.network)
             yield row("channels alone", share, _matches(case, best.network), ms)
             yield row("channels alone, unfitted", share, _matches(case, best.plan.network), ms)
         pair = sized_components(case, share * base_ms, measured_ms)
         for way, one in zip(("ours", "images alone"), pair, strict=True):
             if one is not None:
-                ms = measured_ms(one.made.network)
+                ms = steadily(measured_ms, one.made.network)
                 yield row(way, share, _matches(one.case, one.made.network), ms, one.case.size)
 
 

@@ -52,7 +52,7 @@ from pretrained import Pretrained, pretrained
 from reassembly import imported, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
-from sized_components import sized_components, within
+from sized_components import sized_components, steadily, within
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case
@@ -229,7 +229,7 @@ def _components(
         for way, one in zip(("ours", "images alone"), found, strict=True):
             if one is not None:
                 network = one.made.network
-                ratio = clock(network) / clock.whole_ms
+                ratio = steadily(clock, network) / clock.whole_ms
                 other = _other(seen, network)
                 yield row(way, limit, seen.right(network), ratio, other, one.case.size) | {
                     "divergence": round(one.made.judged.divergence, 4),
@@ -245,7 +245,7 @@ def _components(
         if is_fitted:
             made = case.made(plan, silent)
             network = made.network
-        ratio = clock(network) / clock.whole_ms
+        ratio = steadily(clock, network) / clock.whole_ms
         yield row(way, share, seen.right(network), ratio, _other(seen, network)) | {
             "divergence": round(made.judged.divergence, 4) if is_fitted else "",
             "seconds": round(time.perf_counter() - began, 1),
