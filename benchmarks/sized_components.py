@@ -6,6 +6,7 @@ that count the processor's time in one thread, and the largest size that keeps a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from nnfactory.factory.reuse.disassembly.component import (
     Component,
     Plan,
     plan_within,
+    smallest_plan,
     uncut,
     values_of,
 )
@@ -28,6 +30,7 @@ from nnfactory.factory.reuse.disassembly.input_sizes import Look, at_side, neare
 from nnfactory.factory.reuse.disassembly.reconstruction import Losses
 
 ROUNDS = 8  # plans of a limit, each corrected by what the last one cost
+USED, KEPT = 0.95, 1.01  # of a limit: enough, and still within it
 REPEATS = 4  # of what decides: one figure of a network is off by 4 %, and the luckiest would win
 Latency = Callable[[Network], float]
 
@@ -93,17 +96,30 @@ def within(
     case: Case, way: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs], limit: float,
     measured: Latency,
 ) -> Plan | None:  # fmt: skip
-    """The plan by some values that keeps a latency when it is measured; None if there is none."""
-    aim = limit
+    """The plan by some values that uses a latency and keeps it when measured; None if none does.
+
+    As the command does: what is asked of the table, which is not exact, is corrected by what the
+    last plan cost, between what did and what did not do; at last the smallest plan is tried.
+    """
+    best, low, high, aim = None, 0.0, math.inf, limit  # aims that did and did not do
     for _ in range(ROUNDS):
         try:
             plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
-        except BudgetError as error:
-            click.echo(f"{way}: {error}")
-            return None
+        except BudgetError:
+            break
         reached = steadily(measured, plan.network)
-        if reached <= 1.01 * limit:
-            return plan
+        if reached <= KEPT * limit:
+            best, low = plan, aim
+        else:
+            high = aim
+        if USED * limit <= reached <= KEPT * limit or high < KEPT * low:
+            break
         aim *= 0.99 * limit / reached
-    click.echo(f"{way}: {reached:.3f} ms at last instead of {limit:.3f}")
-    return None
+        if not low < aim < high:
+            aim = (low + min(high, 2 * low)) / 2
+    if best is None:
+        plan = smallest_plan(case.anatomy, way, losses, costs, "latency_ms")
+        best = plan if steadily(measured, plan.network) <= KEPT * limit else None
+    if best is None:
+        click.echo(f"{way}: nothing keeps {limit:.3f} ms")
+    return best
