@@ -51,7 +51,7 @@ LITTLE = 0.1  # of the inner channels
 @click.option("--memory", type=options.MEBIBYTES, help="Limit of the peak memory: 1.5MiB.")
 @click.option(
     "--keep-size", is_flag=True,
-    help="Cut channels alone; by default smaller input sizes are compared, too (not of --forget).",
+    help="Cut channels alone; else smaller sizes are compared (not with --thresholds, --forget).",
 )  # fmt: skip
 @click.option(
     "--thresholds", is_flag=False, flag_value="paper", metavar="ALPHA,BETA",

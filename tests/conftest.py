@@ -14,8 +14,8 @@ import onnx
 import pretrained
 import pytest
 from click.testing import CliRunner, Result
+from colored_photos import write_photos
 from fake_host import FakeHost
-from PIL import Image
 
 import nnfactory  # noqa: F401  # whoever imports lazily later gets this very copy
 from nnfactory import api
@@ -424,15 +424,7 @@ def imported_resnets(data_dir: Path, folder: Path) -> tuple[str, ...]:
 @pytest.fixture
 def photos(imported_resnets: tuple[str, ...], folder: Path) -> Path:
     """Two imported networks; images of three of their classes, which are no such things."""
-    rng = np.random.default_rng(0)
-    for channel, label in enumerate(("class 1", "class 4", "class 7")):
-        place = folder / "photos" / label
-        place.mkdir(parents=True)
-        for number in range(24):
-            pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(place / f"{number}.png")
-    return folder / "photos"
+    return write_photos(folder / "photos", ("class 1", "class 4", "class 7"), 24)
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ def test_a_network_of_one_size_says_so(photos: Path, data_dir: Path, run: Run):
     assert done.exit_code == 0, done.output
     assert "fixed runs at no other input size, so channels alone were cut" in done.output
     told = run(*words, "--macs", "8M", "-o", "made", "--overwrite", "--keep-size")
+    assert told.exit_code == 0, told.output
     assert "no other input size" not in told.output
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import Result
+from colored_photos import write_photos
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
 from nnfactory import api
 from nnfactory.devices.profile import PROFILES, load_profile
@@ -29,15 +29,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def photos(imported_resnets: tuple[str, ...], folder: Path) -> Path:
     """Two imported networks; a folder of images of three classes that differ in color."""
-    rng = np.random.default_rng(0)
-    for channel, label in enumerate(("blue", "green", "red")):
-        place = folder / "photos" / label
-        place.mkdir(parents=True)
-        for number in range(16):
-            pixels = rng.integers(0, 120, (40, 36, 3), dtype=np.uint8)
-            pixels[..., channel] += 100
-            Image.fromarray(pixels).save(place / f"{number}.png")
-    return folder / "photos"
+    return write_photos(folder / "photos", ("blue", "green", "red"), 16)
 
 
 def test_a_reassembly_is_an_artifact_like_any_other(photos: Path, run: Run):
