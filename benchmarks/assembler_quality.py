@@ -1,6 +1,7 @@
 """Which way of choosing modules is the best: accuracy against measured latency, all methods.
 
     python benchmarks/assembler_quality.py --data DIR [--library NAME] [--tasks N] [--evolved N]
+    python benchmarks/assembler_quality.py --data DIR --way NAME [--way NAME ..] [--library NAME]
     python benchmarks/assembler_quality.py --draw
 
 Writes ``results/assembler_quality.csv`` and a picture of it. For random tasks of 2 to 20 classes,
@@ -23,7 +24,8 @@ every other one of similar classes, at five shares of the full network's measure
 
 Every network is brought to its target by what was measured, re-ranked and evolved ones from the
 table's limit of the shared curves. Accuracy is on test images; differences from the shared curves
-are paired, with Student's 95 % intervals over tasks.
+are paired, with Student's 95 % intervals over tasks. ``--way`` measures rows of ways that learn
+nothing anew, each beside shared curves that are measured with them; all other rows stay.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from baselines import exact_counts, latency_knapsack, magnitude, random_modules,
 from claims import mean_interval
 from equal_latency import (
     Case,
+    Make,
     at_latency,
     case_of,
     chosen,
@@ -68,16 +71,18 @@ from nnfactory.factory.supernet.measurements import proxy_table
 SEED = 41
 SHARES = (0.2, 0.3, 0.4, 0.55, 0.75)
 EVOLVED_SHARE = 0.4
+QUICK = ("built", "uniform width", "magnitude", "random modules")  # nothing is learned for them
 EVOLVED = {"cls": 2, "det": 0}  # tasks; a detector takes hours
 CANDIDATES = {"cls": 20, "det": 6}  # that are re-ranked
 POPULATION, GENERATIONS, EVOLUTION_IMAGES = 150, 50, 200
 REGRESSED_PLANS = 1000
 GENERATOR_STEPS = {"cls": 3000, "det": 600}
 BASE = "shared curves"
+FULL = "full, masked logits"
 SCALE = 10**9
 _LOOKS: dict[str, dict[str, Any]] = {
     "built": {"color": "black", "linewidth": 2.5, "marker": "o"},
-    "full, masked logits": {"color": "black", "linestyle": "", "marker": "*", "markersize": 12},
+    FULL: {"color": "black", "linestyle": "", "marker": "*", "markersize": 12},
     "magnitude": {"color": "gray", "linestyle": ":", "marker": "x"},
     "random modules": {"color": "gray", "linestyle": "--", "marker": "x"},
 }
@@ -100,10 +105,13 @@ class Cell:
 @click.option("--library", "names", multiple=True, help="Only these libraries.")
 @click.option("--tasks", default=30, show_default=True, help="Tasks per library.")
 @click.option("--evolved", type=int, help="Tasks with a genetic search.  [default: cls 2, det 0]")
+@click.option("--way", "ways", multiple=True, type=click.Choice(QUICK),
+              help="Measure only these anew.")  # fmt: skip
 @click.option("--draw", is_flag=True, help="Only draw what was measured before.")
 def main(
-    data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None, draw: bool
-) -> None:
+    data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None,
+    ways: tuple[str, ...], draw: bool,
+) -> None:  # fmt: skip
     """Compare ways of choosing modules."""
     if draw:
         known = read_rows("assembler_quality")
@@ -112,7 +120,7 @@ def main(
         return
     need_data(data_dir)
     for library, data in libraries_with_data(names, data_dir):
-        sources = _sources(library, data.train)
+        sources = {BASE: _stored(library)[BASE]} if ways else _sources(library, data.train)
         rng = np.random.default_rng(SEED)
         cells: list[Cell] = []
         for number in range(tasks):
@@ -123,19 +131,21 @@ def main(
                 else similar_classes(library, size, rng)
             )
             case = case_of(library, data, classes, rng)
-            validation = task_images(data.validation, case.classes)
+            images = None if ways else task_images(data.validation, case.classes)
             search = number < (EVOLVED[library.kind] if evolved is None else evolved)
-            cells += _cells(number, case, sources, validation, search, rng)
-            rows = _rows(library, cells)
-            path = write_rows("assembler_quality", rows, replace=("library",))
+            cells += _cells(number, case, sources, ways or QUICK, images, search, rng)
+            rows = [row for row in _rows(library, cells) if not ways or row["method"] in ways]
+            key = ("library", "method") if ways else ("library",)
+            path = write_rows("assembler_quality", rows, replace=key)
             click.echo(f"{library.name}: {number + 1} of {tasks} tasks")
         for row in rows:
             click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
+        rows = [row for row in read_rows("assembler_quality") if row["library"] == library.name]
         click.echo(f"{path}, {_picture(library.name, rows)}")
 
 
 def _sources(library: ModuleLibrary, images: Images) -> dict[str, Rows]:
-    """Values by method: (K, J) or (1, J) for 0, 1, .. groups, block after block."""
+    """Values by method, see :func:`_stored`, those that have to be learned included."""
     from generated_values import generated_curve, learn_generator
     from regressed_values import regressed_curves
     from trainable import supernet_of
@@ -153,16 +163,19 @@ def _sources(library: ModuleLibrary, images: Images) -> dict[str, Rows]:
             network, images, class_rows(library), costs, fixed, steps=steps,
             report=lambda done, total: bar.update(1),
         )  # fmt: skip
-    fixed_rows = {
-        BASE: class_values(library, "shared curves"),
-        "class curves": class_values(library, "curves"),
-        "taylor": class_values(library, "blend"),
-        "regressed": shared,
-        "regressed per class": per_class,
-    }
     return {
-        **{name: partial(_of_classes, rows) for name, rows in fixed_rows.items()},
+        **_stored(library),
+        "regressed": partial(_of_classes, shared),
+        "regressed per class": partial(_of_classes, per_class),
         "generated": lambda case, share: generated_curve(generator, costs, case.classes, share),
+    }
+
+
+def _stored(library: ModuleLibrary) -> dict[str, Rows]:
+    """Values that the library holds: (K, J) for 0, 1, .. groups, block after block."""
+    names = {BASE: "shared curves", "class curves": "curves", "taylor": "blend"}
+    return {
+        name: partial(_of_classes, class_values(library, source)) for name, source in names.items()
     }
 
 
@@ -180,38 +193,42 @@ def _proxy_shares(library: ModuleLibrary) -> tuple[Array, float]:
 
 
 def _cells(
-    number: int, case: Case, sources: dict[str, Rows], validation: Images, search: bool,
-    rng: np.random.Generator,
+    number: int, case: Case, sources: Mapping[str, Rows], ways: Sequence[str],
+    validation: Images | None, search: bool, rng: np.random.Generator,
 ) -> list[Cell]:  # fmt: skip
-    """Every method at every share for one task."""
+    """Every method at every share for one task; none that needs validation images without any."""
     whole = outcome(case, plain_plan(case, full_active(case.library)))
-    cells = [Cell(number, "full, masked logits", 1.0, whole.latency_ms, whole.metric())]
-    seed = int(rng.integers(1 << 30))
+    cells = [Cell(number, FULL, 1.0, whole.latency_ms, whole.metric())]
+    quick = _quick(case, int(rng.integers(1 << 30)))
     for share in SHARES:
         target = share * whole.latency_ms
         found: dict[str, tuple[Plan, float, str]] = {}
         for method, rows in sources.items():
             values = _integers(case, rows(case, share))
             found[method] = (*at_latency(case, partial(_exact, case, values), target), "own")
-        others = {
-            "built": (partial(chosen, case), "own"),
-            "uniform width": (partial(uniform_width, case), "own"),
-            "magnitude": (partial(magnitude, case), "reestimated"),
-            "random modules": (partial(random_modules, case, seed=seed), "reestimated"),
-        }
-        for method, (make, mode) in others.items():
-            found[method] = (*at_latency(case, make, target, mode), mode)
-        base = found[BASE][0]
-        values = _integers(case, sources[BASE](case, share))
-        plans = _neighbors(case, values, case.table_ms(base.counts))
-        found["re-ranked"] = _measured(case, _best_of(case, plans, validation))
-        if search and share == EVOLVED_SHARE:
-            plan = _evolved(case, case.table_ms(base.counts), validation, rng)
-            found["evolution"] = _measured(case, plan)
+        for way in ways:
+            make, mode = quick[way]
+            found[way] = (*at_latency(case, make, target, mode), mode)
+        limit = case.table_ms(found[BASE][0].counts)
+        if validation is not None:
+            plans = _neighbors(case, _integers(case, sources[BASE](case, share)), limit)
+            found["re-ranked"] = _measured(case, _best_of(case, plans, validation))
+        if validation is not None and search and share == EVOLVED_SHARE:
+            found["evolution"] = _measured(case, _evolved(case, limit, validation, rng))
         for method, (plan, latency, mode) in found.items():
             metric = outcome(case, plan, mode, latency).metric()
             cells.append(Cell(number, method, share, latency, metric))
     return cells
+
+
+def _quick(case: Case, seed: int) -> dict[str, tuple[Make, str]]:
+    """Ways for which nothing is learned: how they make a plan, and their normalization."""
+    return {
+        "built": (partial(chosen, case), "own"),
+        "uniform width": (partial(uniform_width, case), "own"),
+        "magnitude": (partial(magnitude, case), "reestimated"),
+        "random modules": (partial(random_modules, case, seed=seed), "reestimated"),
+    }
 
 
 def _integers(case: Case, rows: Array) -> dict[str, tuple[int, ...]]:
@@ -315,7 +332,7 @@ def _rows(library: ModuleLibrary, cells: list[Cell]) -> list[dict[str, object]]:
             "metric": "AP50" if library.kind == "det" else "top-1",
             "value": round(value.value, 4), "difference": "", "d_low": "", "d_high": "",
         }  # fmt: skip
-        if share != 1.0 and method != BASE:
+        if method not in (FULL, BASE):
             gap = mean_interval([c.metric - base[c.task, c.share] for c in mine])
             row |= {
                 "difference": round(gap.value, 4), "d_low": round(gap.low, 4),
