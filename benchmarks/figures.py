@@ -306,9 +306,10 @@ def _ways_of_choosing() -> str:
             f"{float(full):.3f}); below the first line points of difference, paired, with 95 % "
             "intervals:"
         )
+        methods = dict.fromkeys(["shared curves", *(row["method"] for row in mine)])
         cells = [
             [method, *(_choice_cell(cell.get((method, share))) for share in shares)]
-            for method in dict.fromkeys(row["method"] for row in mine)
+            for method in methods
             if method != "full, masked logits"
         ]
         columns = ["way", *(f"{100 * share:.0f} % of the latency" for share in shares)]
