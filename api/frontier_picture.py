@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..factory.errors import MissingExtraError, UsageError
 from ..factory.schema import FrontierPoint
+from ..factory.units import count_text
 from .pipeline import Frontier
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def draw_frontiers(frontiers: Sequence[Frontier], target: Path) -> None:
     for number, frontier in enumerate(frontiers):
         _draw(axes, frontier, _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)])
     first = frontiers[0]
-    axes.set_title(f"{len(first.task.classes)} classes of {first.library}", loc="left", fontsize=12)
+    title = f"{count_text(len(first.task.classes), 'class')} of {first.library}"
+    axes.set_title(title, loc="left", fontsize=12)
     axes.set_xlabel("latency p50, ms", fontsize=11)
     axes.set_ylabel(_accuracy_label(first), fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..factory.schema import Budget, BuildResult, Certificate, Estimate, Gain, Measurement, Plan
+from ..factory.units import count_text
 from .output import interval_text
 
 Fact = tuple[str, str]  # title, which may be empty, and text
@@ -49,8 +50,9 @@ def _network_text(plan: Plan) -> str:
     active = sum(plan.counts.values())
     blocks = sum(1 for count in plan.counts.values() if count)
     statistics = "; statistics of your images" if plan.normalization == "reestimated" else ""
+    classes = count_text(len(plan.task.classes), "class")
     return (
-        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px; {blocks} of "
+        f"{classes} of {plan.library} at {plan.input_size} px; {blocks} of "
         f"{len(plan.counts)} blocks, {active} modules, sparsity {plan.sparsity:.2f}{statistics}"
     )
 
@@ -112,7 +114,7 @@ def measurement_text(measurement: Measurement) -> str:
     return (
         f"measured p50 {p50:.3f} ms [{interval.low:.3f}, {interval.high:.3f}], p90 {p90:.3f}, "
         f"p99 {p99:.3f} (n={measurement.n}, {measurement.runtime}, {measurement.precision}, "
-        f"{measurement.threads} thread{'s' if measurement.threads != 1 else ''})" + allocated
+        f"{count_text(measurement.threads, 'thread')})" + allocated
     )
 
 

@@ -17,7 +17,7 @@ from ..factory.schema import (
     FrontierPoint,
     Measurement,
 )
-from ..factory.units import four_digits
+from ..factory.units import count_text, four_digits
 from . import options
 from .build_facts import Fact, build_facts
 from .frontier_plot import frontier_text
@@ -344,9 +344,9 @@ def _frontier_table(answer: Frontier) -> dict[str, object]:
 
 
 def _print_frontier(answer: Frontier, words: list[str]) -> None:
-    out = console()
+    out, classes = console(), count_text(len(answer.task.classes), "class")
     out.print(
-        f"[bold]{len(answer.task.classes)} classes of {answer.library} on {answer.device}[/]: "
+        f"[bold]{classes} of {answer.library} on {answer.device}[/]: "
         f"{len(answer.points)} plans of rising latency and estimated accuracy, from the frontiers "
         f"of all input sizes ({answer.steps} plans)"
     )

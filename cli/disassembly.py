@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from ..factory.schema import Budget
 from ..factory.serialize import table_from_noun
+from ..factory.units import count_text
 from . import options
 from .build_facts import Fact, cost_facts, proof_facts, size_text
 from .builds import budget_words, print_facts, print_next, raise_if_inconclusive, result_table
@@ -171,8 +172,8 @@ def _facts(made: Disassembly, budget: Budget) -> Iterator[Fact]:
     instead = "" if plan.input_size == made.whole_size else f" instead of {made.whole_size}"
     yield (
         "network",
-        f"{len(plan.task.classes)} classes of {plan.library} at {plan.input_size} px{instead}; "
-        f"{kept} of {total} inner channels{branches}",
+        f"{count_text(len(plan.task.classes), 'class')} of {plan.library} at {plan.input_size} px"
+        f"{instead}; {kept} of {total} inner channels{branches}",
     )
     if made.sizes == 1:
         yield "", f"{plan.library} runs at no other input size, so channels alone were cut"

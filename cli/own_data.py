@@ -10,6 +10,7 @@ import click
 
 from ..factory.errors import DataError
 from ..factory.serialize import table_from_noun
+from ..factory.units import count_text
 from . import options
 from .output import console, print_json, progress
 
@@ -64,7 +65,7 @@ def check_data(
         print_json(view)
     if view.errors:
         raise DataError(
-            f"{data_dir} has {_count(len(view.errors), 'error')}.",
+            f"{data_dir} has {count_text(len(view.errors), 'error')}.",
             hints=_advice(view),
             details=table_from_noun(view),
         )
@@ -157,11 +158,6 @@ def problem_lines(view: DataView, *, show_all: bool) -> list[str]:
 def _table(view: DataView) -> dict[str, object]:
     """The view as a table, for ``--json``."""
     return {name: getattr(view, name) for name in view.__dataclass_fields__}
-
-
-def _count(number: int, noun: str) -> str:
-    """A number with its noun, such as "1 error"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _advice(view: DataView) -> list[str]:

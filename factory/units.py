@@ -25,6 +25,12 @@ _NUMBER = re.compile(
 )
 
 
+def count_text(number: int, noun: str) -> str:
+    """A number with its noun, such as "1 class" or "2 classes"."""
+    plural = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
 def parse_quantity(text: str, unit: str) -> float:
     """A quantity in ``unit`` from text such as "5", "5ms", "2M" or "0.5 GiB".
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..units import count_text
+
 # Per code its severity, what an error makes unusable, and what it means. The guide
 # docs/guides/own-data.md lists the same codes; a test compares them.
 CODES: dict[str, tuple[str, str, str]] = {
@@ -83,8 +85,5 @@ def left_out_text(problems: Iterable[Problem]) -> str:
     errors = errors_of(problems)
     images = len({found.file for found in errors if found.scope == "image"})
     boxes = sum(found.scope == "box" for found in errors)
-    parts = [
-        (images, "image" if images == 1 else "images"),
-        (boxes, "box" if boxes == 1 else "boxes"),
-    ]
-    return " and ".join(f"{count} {word}" for count, word in parts if count) or "nothing"
+    parts = [(images, "image"), (boxes, "box")]
+    return " and ".join(count_text(count, noun) for count, noun in parts if count) or "nothing"

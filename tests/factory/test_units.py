@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnfactory.factory.errors import SpecError
-from nnfactory.factory.units import parse_quantity
+from nnfactory.factory.units import count_text, parse_quantity
 
 MS, PARAMS, MIB = "milliseconds", "millions of parameters", "MiB"
 
@@ -58,6 +58,13 @@ def test_quantities_that_are_not_positive_and_finite_are_refused(text):
 def test_a_bare_number_is_read_exactly(value):
     for unit in (MS, PARAMS, MIB):
         assert parse_quantity(repr(value), unit) == value
+
+
+def test_nouns_follow_their_number():
+    assert count_text(1, "class") == "1 class"
+    assert count_text(2, "class") == "2 classes"
+    assert count_text(0, "box") == "0 boxes"
+    assert count_text(3, "image") == "3 images"
 
 
 @given(st.text(max_size=12))
