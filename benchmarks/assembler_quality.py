@@ -1,7 +1,7 @@
 """Which way of choosing modules is the best: accuracy against measured latency, all methods.
 
     python benchmarks/assembler_quality.py --data DIR [--library NAME] [--tasks N] [--evolved N]
-    python benchmarks/assembler_quality.py --data DIR --way NAME [--way NAME ..] [--library NAME]
+    python benchmarks/assembler_quality.py --data DIR --sizes [--library NAME] [--tasks N]
     python benchmarks/assembler_quality.py --draw
 
 Writes ``results/assembler_quality.csv`` and a picture of it. For random tasks of 2 to 20 classes,
@@ -24,9 +24,8 @@ every other one of similar classes, at five shares of the full network's measure
 
 Every network is brought to its target by what was measured, re-ranked and evolved ones from the
 table's limit of the shared curves. Accuracy is on test images; differences from the shared curves
-are paired, with Student's 95 % intervals over tasks. ``--way`` measures rows of ways that learn
-nothing anew, and shared curves with them ("again"), which they are held against; all other rows
-stay. Name all that were measured so, since there is one "again" for them.
+are paired, with Student's 95 % intervals over tasks. ``--sizes`` measures only the two ways that
+choose the input size anew, and shared curves "again" with them, which they are held against.
 """
 
 from __future__ import annotations
@@ -72,14 +71,15 @@ from nnfactory.factory.supernet.measurements import proxy_table
 SEED = 41
 SHARES = (0.2, 0.3, 0.4, 0.55, 0.75)
 EVOLVED_SHARE = 0.4
-QUICK = ("built", "uniform width", "magnitude", "random modules")  # nothing is learned for them
+SIZED = ("built", "uniform width")  # choose the input size, too
+QUICK = (*SIZED, "magnitude", "random modules")  # nothing is learned for them
 EVOLVED = {"cls": 2, "det": 0}  # tasks; a detector takes hours
 CANDIDATES = {"cls": 20, "det": 6}  # that are re-ranked
 POPULATION, GENERATIONS, EVOLUTION_IMAGES = 150, 50, 200
 REGRESSED_PLANS = 1000
 GENERATOR_STEPS = {"cls": 3000, "det": 600}
 BASE = "shared curves"
-AGAIN = "shared curves, again"  # measured with ways that are measured anew
+AGAIN = "shared curves, again"  # measured with those that choose the input size
 FULL = "full, masked logits"
 SCALE = 10**9
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -108,12 +108,12 @@ class Cell:
 @click.option("--library", "names", multiple=True, help="Only these libraries.")
 @click.option("--tasks", default=30, show_default=True, help="Tasks per library.")
 @click.option("--evolved", type=int, help="Tasks with a genetic search.  [default: cls 2, det 0]")
-@click.option("--way", "ways", multiple=True, type=click.Choice(QUICK),
-              help="Measure only these anew.")  # fmt: skip
+@click.option("--sizes", "is_sized", is_flag=True,
+              help="Measure only what chooses the input size anew.")  # fmt: skip
 @click.option("--draw", is_flag=True, help="Only draw what was measured before.")
 def main(
     data_dir: Path, names: tuple[str, ...], tasks: int, evolved: int | None,
-    ways: tuple[str, ...], draw: bool,
+    is_sized: bool, draw: bool,
 ) -> None:  # fmt: skip
     """Compare ways of choosing modules."""
     if draw:
@@ -122,8 +122,9 @@ def main(
             click.echo(_picture(name, [row for row in known if row["library"] == name]))
         return
     need_data(data_dir)
+    ways = SIZED if is_sized else QUICK
     for library, data in libraries_with_data(names, data_dir):
-        sources = {BASE: _stored(library)[BASE]} if ways else _sources(library, data.train)
+        sources = {BASE: _stored(library)[BASE]} if is_sized else _sources(library, data.train)
         rng = np.random.default_rng(SEED)
         cells: list[Cell] = []
         for number in range(tasks):
@@ -134,15 +135,15 @@ def main(
                 else similar_classes(library, size, rng)
             )
             case = case_of(library, data, classes, rng)
-            images = None if ways else task_images(data.validation, case.classes)
+            images = None if is_sized else task_images(data.validation, case.classes)
             search = number < (EVOLVED[library.kind] if evolved is None else evolved)
-            cells += _cells(number, case, sources, ways or QUICK, images, search, rng)
+            cells += _cells(number, case, sources, ways, images, search, rng)
             rows = _rows(library, cells)
-            if ways:
+            if is_sized:
                 rows = [row | {"method": AGAIN} for row in rows if row["method"] == BASE] + [
                     row for row in rows if row["method"] in ways
                 ]
-            key = ("library", "method") if ways else ("library",)
+            key = ("library", "method") if is_sized else ("library",)
             path = write_rows("assembler_quality", rows, replace=key)
             click.echo(f"{library.name}: {number + 1} of {tasks} tasks")
         for row in rows:

@@ -306,7 +306,7 @@ def _ways_of_choosing() -> str:
             f"{float(full):.3f}); below a line of shared curves points of difference from it, "
             "paired, with 95 % intervals:"
         )
-        again = ("shared curves, again", "built", "uniform width")  # measured together, at last
+        again = ("shared curves, again", "built", "uniform width")  # measured together by --sizes
         known = dict.fromkeys(row["method"] for row in mine)
         others = [method for method in known if method not in ("shared curves", *again)]
         methods = ["shared curves", *others, *(method for method in again if method in known)]
