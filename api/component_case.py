@@ -160,7 +160,9 @@ class Case:
 
     def count(self, profile: DeviceProfile, budget: Budget, report: Report) -> None:
         """Say what leaving channels out saves, of whatever a budget limits."""
-        from ..factory.reuse.disassembly.costs import counted, timed
+        from ..devices.parts import PartLatency
+        from ..factory.reuse.disassembly.costs import counted
+        from ..factory.reuse.disassembly.layer_latency import timed
         from ..factory.reuse.disassembly.memory_costs import memory_costs
 
         self.costs = counted(self.anatomy)
@@ -169,8 +171,8 @@ class Case:
             tables = memory_costs(self.anatomy, answering, self.costs["mparams"])
             self.costs = {**self.costs, **tables}
         if budget.latency_ms is not None:
-            latency = self.latency_on(profile)
-            table = timed(self.anatomy, latency, self.costs["mmacs"], report=report)
+            latency_ms, layer_ms = self.latency_on(profile), PartLatency(profile.name).of
+            table = timed(self.anatomy, latency_ms, layer_ms, report=report)
             self.costs = {**self.costs, "latency_ms": table}
 
     def looked_at(self, cost: str, network: Network, profile: DeviceProfile) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,10 @@ from .keeping import ROUNDS, broken, excess_mib, measure_model
 from .request import Report, Stopwatch
 
 if TYPE_CHECKING:
-    from ..factory.reuse.disassembly import component
+    from ..factory.graph.network import Network
+    from ..factory.reuse.disassembly.component import Plan
 
-SPARE = 0.98  # of a limit is asked for, where a second measurement differs
-ASKED = {"latency_ms": SPARE}
 LIMITS = ("latency_ms", "mparams", "mmacs", "memory_mib")
-LOOKS = 8  # at plans, each corrected by what the last one cost
-ENOUGH, NEAR = 0.95, 1.02  # of a limit is used; limits that are as good as equal
 MORE = 1.03  # of the least that was seen is what a hint asks for
 
 
@@ -48,18 +44,22 @@ def kept_at(
     Raises:
         BudgetError: None does.
     """
+    from ..factory.reuse.disassembly.search import Search
+
     with watch.phase("values"):
         case.value(report)
     with watch.phase("costs"):
         case.count(profile, budget, report)
     wrong: dict[str, float] = {}  # by how much more than it seems a network costs when measured
+    seen = _Seen(case=case, profile=profile, limits=limits_of(budget))
     for _ in range(ROUNDS):
-        with watch.phase("choose"):
-            plans = _plans(case, profile, budget, wrong)
-        with watch.phase("fit"):
-            made = [case.made(plan, report) for plan in plans]
-        best = min(made, key=lambda one: one.judged.divergence)
-        found = Found(case=case, made=best, candidates=len(made))
+        limits = {key: limit / wrong.get(key, 1.0) for key, limit in seen.limits.items()}
+        search = Search(anatomy=case.anatomy, costs=case.costs, limits=limits, look=seen.costs)
+        with watch.phase("cut"):
+            best = search.nearest(case.values, lambda plan: case.made(plan, report))
+        if best is None:
+            raise seen.error(wrong)
+        found = Found(case=case, made=best.component, candidates=best.candidates)
         with watch.phase("measure"):
             measurement = measured(found, profile, budget, report)
         if measurement is None:
@@ -111,87 +111,35 @@ def limits_of(budget: Budget) -> dict[str, float]:
     return {key: value for key in LIMITS if (value := getattr(budget, key)) is not None}
 
 
-def _plans(
-    case: Case, profile: DeviceProfile, budget: Budget, wrong: Mapping[str, float]
-) -> list[component.Plan]:
-    """A plan per kind of value, each within the limits as its whole network is looked at.
-
-    Raises:
-        BudgetError: There is none; the hints say what is reachable.
-    """
-    look = _Look(case=case, profile=profile, limits=limits_of(budget), wrong=wrong)
-    plans: list[component.Plan] = []
-    for values in case.values:
-        plan = look.plan(values)
-        if plan is not None and all(plan.choice != other.choice for other in plans):
-            plans.append(plan)
-    if not plans:
-        raise look.error()
-    return plans
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Look:
-    """Whole networks against limits: the tables that plans are chosen by are not exact.
+class _Seen:
+    """What whole networks are seen to cost, of what is limited.
 
     Attributes:
         case: Network, values and tables.
         profile: The device.
         limits: By kind of cost.
-        wrong: By how much more than it seems a network costs when measured, by kind.
     """
 
     case: Case
     profile: DeviceProfile
     limits: Mapping[str, float]
-    wrong: Mapping[str, float]
 
-    def plan(self, values: str) -> component.Plan | None:
-        """The plan by some values that keeps the limits; None where none was found."""
-        from ..factory.reuse.disassembly.component import plan_within
+    def costs(self, network: Network) -> dict[str, float]:
+        """Of a network, by kind: measured, estimated or counted."""
+        return {key: self.case.looked_at(key, network, self.profile) for key in self.limits}
 
-        case, losses = self.case, self.case.values[values]
-        best, low, high, factor = None, 0.0, math.inf, 1.0  # factors that did and did not do
-        for _ in range(LOOKS):
-            aim = {key: factor * limit * ASKED.get(key, 1.0) / self.wrong.get(key, 1.0)
-                   for key, limit in self.limits.items()}  # fmt: skip
-            try:
-                plan = plan_within(case.anatomy, values, losses, case.costs, aim)
-            except BudgetError:  # by the tables, which are not exact
-                break
-            used = self.used(plan)
-            if used <= 1:
-                best, low = plan, factor
-            else:
-                high = factor
-            if not self.limits or ENOUGH <= used <= 1 or high < NEAR * low:
-                break
-            factor *= SPARE / used
-            if not low < factor < high:
-                factor = (low + min(high, 2 * low)) / 2
-        return best or self._smallest(values)
+    def error(self, wrong: Mapping[str, float]) -> BudgetError:
+        """That nothing keeps the limits, and what would be reachable of each alone.
 
-    def used(self, plan: component.Plan) -> float:
-        """The greatest share of a limit that a plan costs."""
-        shares = [self.cost(key, plan) / limit for key, limit in self.limits.items()]
-        return max(shares, default=0.0) / (1 + 1e-9)
-
-    def cost(self, key: str, plan: component.Plan) -> float:
-        """What a plan costs: measured, estimated or counted."""
-        cost = self.case.looked_at(key, plan.network, self.profile)
-        return self.wrong.get(key, 1.0) * cost
-
-    def _smallest(self, values: str) -> component.Plan | None:
-        for key in self.limits:
-            plan = self.case.smallest(values, key)
-            if self.used(plan) <= 1:
-                return plan
-        return None
-
-    def error(self) -> BudgetError:
-        """That nothing keeps the limits, and what would be reachable of each alone."""
+        Args:
+            wrong: By how much more than it seems a network costs when measured, by kind.
+        """
         values = next(iter(self.case.values))
-        least = {key: self._least(key, self.case.smallest(values, key)) for key in self.limits}
+        least = {
+            key: self._least(key, self.case.smallest(values, key), wrong.get(key, 1.0))
+            for key in self.limits
+        }
         asked = " and ".join(f"{words(key, limit, '<= ')}" for key, limit in self.limits.items())
         reachable = ", ".join(words(key, cost, "") for key, cost in least.items())
         hints = [
@@ -206,11 +154,11 @@ class _Look:
             details={"reachable": least},
         )
 
-    def _least(self, key: str, plan: component.Plan) -> float:
+    def _least(self, key: str, plan: Plan, wrong: float) -> float:
         """What a plan costs; memory as it is measured, where it is."""
         cost = self.case.looked_at(key, plan.network, self.profile)
         if key != "memory_mib" or self.profile.name != "host":
-            return self.wrong.get(key, 1.0) * cost
+            return wrong * cost
         from ..devices.memory import allocated_mib
 
         return max(cost, allocated_mib(self.case.model(plan.network)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..factory.errors import BudgetError
 from ..factory.schema import Budget, DeviceProfile, Measurement
 from .component_case import Case, Found
-from .component_choice import SPARE, kept_at, limits_of, measured
+from .component_choice import kept_at, limits_of, measured
 from .keeping import excess_mib
 from .request import Report, Stopwatch
 
@@ -65,6 +65,7 @@ def kept(
 
 def _look(case: Case, side: int, profile: DeviceProfile, budget: Budget) -> Look:
     from ..factory.reuse.disassembly.input_sizes import Look, at_side
+    from ..factory.reuse.disassembly.search import SPARE
 
     network = at_side(case.anatomy.network, side)
     costs = {key: case.looked_at(key, network, profile) for key in limits_of(budget)}

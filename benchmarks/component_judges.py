@@ -17,7 +17,7 @@ from disassembly import FITTED, NETWORKS, READ, SHARES, TASKS, case_of, donor_of
 from paired import behind
 from reassembly import some_images
 from results_file import data_option, need_data, write_rows
-from sized_components import within
+from sized_components import search_of, tables
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case
@@ -26,7 +26,6 @@ from nnfactory.factory.accuracy_measurement import images_at, task_images
 from nnfactory.factory.datasets import Images
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.disassembly.component import INPUT_SIZE, values_of
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.disassembly.kinds import FACTORS, divergence, logits_of, tensors_of
 from nnfactory.factory.reuse.own_images import turns
 
@@ -90,10 +89,9 @@ def _made(case: Case, share: float, clock: Beside) -> Iterator[Made]:
         if clock(there.anatomy.network) <= limit:
             yield there, INPUT_SIZE, there.anatomy.network
             return
-        costs = counted(there.anatomy)
-        costs["latency_ms"] = timed(there.anatomy, clock, costs["mmacs"])
+        search = search_of(there, tables(there, clock), limit, clock)
         for way, losses in values_of(there.anatomy, there.kind, there.fitting).items():
-            plan = within(there, way, losses, costs, limit, clock)
+            plan = search.plan(way, losses)
             if plan is not None:
                 yield there, way, there.made(plan, silent).network
 

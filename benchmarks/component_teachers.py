@@ -31,14 +31,12 @@ import torch
 from disassembly import NETWORKS, TASKS, case_of, donor_of, latency_ms
 from paired import behind
 from results_file import data_option, need_data, write_rows
-from sized_components import within
+from sized_components import cut, search_of, tables
 from torch import Tensor
 
 from nnfactory.api.component_case import Case
-from nnfactory.api.request import silent
 from nnfactory.factory.graph.network import Array, Network
 from nnfactory.factory.reuse.disassembly.component import Component, values_of
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.disassembly.kinds import logits_of, tensors_of
 from nnfactory.factory.reuse.training.component_finish import TEMPERATURE, train_
 from nnfactory.factory.reuse.training.torch_graph import TorchGraph
@@ -109,15 +107,11 @@ def _taught(data_dir: Path, name: str, task: str) -> Iterator[dict[str, object]]
 
 def _components(case: Case, share: float) -> Component:
     """The best of the components at a share of the latency."""
-    costs = counted(case.anatomy)
-    costs["latency_ms"] = timed(case.anatomy, latency_ms, costs["mmacs"])
     limit = share * latency_ms(case.anatomy.network)
-    made = [
-        case.made(plan, silent)
-        for way, losses in values_of(case.anatomy, case.kind, case.fitting).items()
-        if (plan := within(case, way, losses, costs, limit, latency_ms)) is not None
-    ]
-    return min(made, key=lambda one: one.judged.divergence)
+    values = values_of(case.anatomy, case.kind, case.fitting)
+    best = cut(case, search_of(case, tables(case, latency_ms), limit, latency_ms), values)
+    assert best is not None  # these shares can be kept
+    return best
 
 
 def _fresh(network: Network) -> Network:

@@ -29,7 +29,7 @@ import onnx
 from disassembly import by_weights
 from pretrained import pretrained
 from results_file import data_option, need_data, write_rows
-from sized_components import sized_components, steadily, within
+from sized_components import cut, search_of, sized_components, steadily, tables
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case, open_case
@@ -42,7 +42,6 @@ from nnfactory.factory.reuse.detection_head import DetectionHead, HeadMap
 from nnfactory.factory.reuse.detector import detector_network
 from nnfactory.factory.reuse.detector_answer import with_suppressed_boxes
 from nnfactory.factory.reuse.disassembly.component import values_of
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.donor import Donor
 
 CLASSES = ("person", "car")
@@ -123,24 +122,20 @@ def _components(data_dir: Path, name: str) -> Iterator[dict[str, object]]:
     yield row("masked", "", masked, base_ms)
     task_ms = measured_ms(case.anatomy.network)
     yield row("task", "", _matches(case, case.anatomy.network), task_ms)
-    costs = counted(case.anatomy)
-    costs["latency_ms"] = timed(case.anatomy, measured_ms, costs["mmacs"])
+    costs = tables(case, measured_ms)
     values = values_of(case.anatomy, case.kind, case.fitting)
     for share in SHARES:
-        made = []
-        for way, losses in (values | by_weights(case)).items():
-            plan = within(case, way, losses, costs, share * base_ms, measured_ms)
+        search = search_of(case, costs, share * base_ms, measured_ms)
+        for way, losses in by_weights(case).items():
+            plan = search.plan(way, losses)
             if plan is None:
                 continue
             component = case.made(plan, silent)
-            if way in values:
-                made.append(component)
-                continue
             ms = steadily(measured_ms, component.network)
             yield row(f"{way}, fitted", share, _matches(case, component.network), ms)
             yield row(way, share, _matches(case, plan.network), ms)
-        if made:
-            best = min(made, key=lambda one: one.judged.divergence)
+        best = cut(case, search, values)
+        if best is not None:
             ms = steadily(measured_ms, best.network)
             yield row("channels alone", share, _matches(case, best.network), ms)
             yield row("channels alone, unfitted", share, _matches(case, best.plan.network), ms)

@@ -17,7 +17,9 @@ latency of the whole network (measured here beside it, time of the processor in 
   disassemble`` chooses; ``side`` is its input size in pixels;
 * magnitude, fpgm, random: the same program by the channels' squared weights, by how far their
   filters are from all others of the layer (He et al., "Filter Pruning via Geometric Median",
-  arXiv:1811.00250), or by random values.
+  arXiv:1811.00250), or by random values;
+* uniform width: as large a share of every family as keeps the latency, the channels in the order of
+  "both".
 
 The task "all" has every class: there this is compression of a whole network. Two networks of
 ``cifar_networks.py`` are taken from ``--networks``, where there is one.
@@ -52,7 +54,14 @@ from pretrained import Pretrained, pretrained
 from reassembly import imported, some_images
 from results_file import data_option, need_data, write_rows
 from scipy.spatial.distance import cdist
-from sized_components import sized_components, steadily, within
+from sized_components import (
+    cut,
+    search_of,
+    sized_components,
+    steadily,
+    tables,
+    uniform_plan,
+)
 from steady_latency import Beside
 
 from nnfactory.api.component_case import Case
@@ -68,7 +77,6 @@ from nnfactory.factory.reuse.disassembly.component import (
     values_of,
 )
 from nnfactory.factory.reuse.disassembly.contributions import EACH, contributions
-from nnfactory.factory.reuse.disassembly.costs import counted, timed
 from nnfactory.factory.reuse.disassembly.families import anatomy_of, narrowed
 from nnfactory.factory.reuse.disassembly.kinds import Classification, logits_of, tensors_of
 from nnfactory.factory.reuse.disassembly.reconstruction import Losses
@@ -91,7 +99,6 @@ TASKS = {
 }  # fmt: skip
 SHARES = (0.5, 0.25)
 FITTED, JUDGING, TESTED, READ = 1000, 1000, 1500, 12000  # images
-OURS = ("contributions", "reconstruction", "both")
 PARTS = ("components", "sizes", "contributions")
 RUNS = 100
 
@@ -295,26 +302,25 @@ def _plans(seen: Seen) -> Iterator[tuple[str, object, Plan, bool]]:
     )
     yield "thresholds", "", by_thresholds, False
     yield "thresholds, fitted", "", by_thresholds, True
-    costs = counted(anatomy)
-    costs["latency_ms"] = timed(anatomy, clock, costs["mmacs"])
-    values = values_of(anatomy, case.kind, case.fitting)
-    values |= by_weights(case)
+    costs, ours = tables(case, clock), values_of(anatomy, case.kind, case.fitting)
     for share in SHARES:
-        best: tuple[float, Plan] | None = None
-        for way, losses in values.items():
-            plan = within(seen.case, way, losses, costs, share * clock.whole_ms, clock)
+        limit = share * clock.whole_ms
+        search = search_of(case, costs, limit, clock)
+        for way, losses in (ours | by_weights(case)).items():
+            plan = search.plan(way, losses)
             if plan is None:
+                click.echo(f"{way}: nothing keeps {limit:.3f} ms")
                 continue
-            yield way if way in OURS else f"{way}, fitted", share, plan, True
-            if way not in OURS:
+            yield way if way in ours else f"{way}, fitted", share, plan, True
+            if way not in ours:
                 yield way, share, plan, False
-                continue
-            made = case.made(plan, silent)
-            if best is None or made.judged.divergence < best[0]:
-                best = (made.judged.divergence, plan)
+        best = cut(case, search, ours)
         if best is not None:
-            yield "channels alone", share, best[1], True
-            yield "channels alone, unfitted", share, best[1], False
+            yield "channels alone", share, best.plan, True
+            yield "channels alone, unfitted", share, best.plan, False
+        uniform = uniform_plan(case, ours["both"], limit, clock)
+        if uniform is not None:
+            yield "uniform width, fitted", share, uniform, True
 
 
 def by_weights(case: Case) -> dict[str, dict[str, Losses]]:

@@ -9,6 +9,7 @@ WANDER = 1.05  # of a limit: what the machine's speed may change
 WAYS = (
     "ours", "images alone", "channels alone", "contributions", "channels alone, unfitted",
     "magnitude", "fpgm", "random", "magnitude, fitted", "fpgm, fitted", "random, fitted",
+    "uniform width, fitted",
 )  # fmt: skip
 
 
@@ -25,8 +26,9 @@ def _components() -> str:
         + " *Ours* is what `disassemble` does (not measured everywhere yet), at the input size "
         "and the share of the latency in parentheses; *images alone* the largest size that keeps "
         "the limit, nothing cut; *channels alone* what `--keep-size` does, as do all that follow; "
-        "*unfitted* is without compensation, *fitted* with ours; *all* is the compression of a "
-        "whole network; - was not measured, or keeps the latency in no size:"
+        "*unfitted* is without compensation, *fitted* with ours; *uniform width* keeps the same "
+        "share of every family; *all* is the compression of a whole network; - was not measured, "
+        "or keeps the latency in no size:"
     )
     cells = []
     for network, task in _keys(rows):

@@ -6,32 +6,31 @@ that count the processor's time in one thread, and the largest size that keeps a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import click
 import numpy as np
 
 from nnfactory.api.component_case import Case
 from nnfactory.api.request import silent
-from nnfactory.factory.errors import BudgetError
+from nnfactory.devices.parts import PartLatency
 from nnfactory.factory.graph.network import Network
 from nnfactory.factory.reuse.disassembly.component import (
     Component,
     Plan,
-    plan_within,
-    smallest_plan,
     uncut,
     values_of,
 )
-from nnfactory.factory.reuse.disassembly.costs import Costs, counted, timed
+from nnfactory.factory.reuse.disassembly.costs import Costs, counted
+from nnfactory.factory.reuse.disassembly.families import narrowed
 from nnfactory.factory.reuse.disassembly.input_sizes import Look, at_side, nearest, sides_of
+from nnfactory.factory.reuse.disassembly.layer_latency import timed
 from nnfactory.factory.reuse.disassembly.reconstruction import Losses
+from nnfactory.factory.reuse.disassembly.search import Search, Values
 
-ROUNDS = 8  # plans of a limit, each corrected by what the last one cost
-USED, KEPT = 0.95, 1.01  # of a limit: enough, and still within it
+KEPT = 1.01  # of a limit is still within it
 REPEATS = 4  # of what decides: one figure of a network is off by 4 %, and the luckiest would win
+FINE = 64  # shares of families that uniform width is sought among
 Latency = Callable[[Network], float]
 
 
@@ -76,15 +75,33 @@ def _uncut(case: Case) -> Sized:
 
 
 def _cut(case: Case, limit_ms: float, latency_ms: Latency) -> Sized | None:
-    costs = counted(case.anatomy)
-    costs["latency_ms"] = timed(case.anatomy, latency_ms, costs["mmacs"])
-    made = [
-        case.made(plan, silent)
-        for way, losses in values_of(case.anatomy, case.kind, case.fitting).items()
-        if (plan := within(case, way, losses, costs, limit_ms, latency_ms)) is not None
-    ]
-    best = min(made, key=lambda one: one.judged.divergence, default=None)
+    values = values_of(case.anatomy, case.kind, case.fitting)
+    best = cut(case, search_of(case, tables(case, latency_ms), limit_ms, latency_ms), values)
     return None if best is None else Sized(case=case, made=best)
+
+
+def tables(case: Case, latency_ms: Latency) -> dict[str, Costs]:
+    """What leaving channels out saves, latency as it is measured here."""
+    latency = timed(
+        case.anatomy, lambda network: steadily(latency_ms, network), PartLatency("host").of
+    )
+    return {**counted(case.anatomy), "latency_ms": latency}
+
+
+def search_of(
+    case: Case, costs: Mapping[str, Costs], limit_ms: float, latency_ms: Latency
+) -> Search:
+    """Plans within a latency that is measured."""
+    return Search(
+        anatomy=case.anatomy, costs=costs, limits={"latency_ms": KEPT * limit_ms},
+        look=lambda network: {"latency_ms": steadily(latency_ms, network)},
+    )  # fmt: skip
+
+
+def cut(case: Case, search: Search, values: Values) -> Component | None:
+    """The component that comes nearest to the whole network within the limits of a search."""
+    best = search.nearest(values, lambda plan: case.made(plan, silent))
+    return None if best is None else best.component
 
 
 def steadily(latency_ms: Latency, network: Network) -> float:
@@ -92,34 +109,30 @@ def steadily(latency_ms: Latency, network: Network) -> float:
     return float(np.mean([latency_ms(network) for _ in range(REPEATS)]))
 
 
-def within(
-    case: Case, way: str, losses: Mapping[str, Losses], costs: Mapping[str, Costs], limit: float,
-    measured: Latency,
-) -> Plan | None:  # fmt: skip
-    """The plan by some values that uses a latency and keeps it when measured; None if none does.
+def uniform_plan(
+    case: Case, losses: Mapping[str, Losses], limit_ms: float, latency_ms: Latency
+) -> Plan | None:
+    """The largest share of every family that keeps the latency when measured; None if none does.
 
-    As the command does: what is asked of the table, which is not exact, is corrected by what the
-    last plan cost, between what did and what did not do; at last the smallest plan is tried.
+    Args:
+        case: The network.
+        losses: What orders the channels within families.
+        limit_ms: What it may take.
+        latency_ms: Milliseconds of a network.
     """
-    best, low, high, aim = None, 0.0, math.inf, limit  # aims that did and did not do
-    for _ in range(ROUNDS):
-        try:
-            plan = plan_within(case.anatomy, way, losses, costs, {"latency_ms": aim})
-        except BudgetError:
-            break
-        reached = steadily(measured, plan.network)
-        if reached <= KEPT * limit:
-            best, low = plan, aim
+    best, few, many = None, 0, FINE  # shares, of FINE, that do and that do not
+    while many - few > 1:
+        share = (few + many) // 2
+        kept = {
+            family.name: np.sort(
+                losses[family.name].order[: max(1, round(len(family.groups) * share / FINE))]
+            )
+            for family in case.anatomy.families
+        }
+        network, channels = narrowed(case.anatomy, kept)
+        if steadily(latency_ms, network) <= KEPT * limit_ms:
+            few = share
+            best = Plan(values="both", kept=kept, network=network, channels=channels, choice=None)
         else:
-            high = aim
-        if USED * limit <= reached <= KEPT * limit or high < KEPT * low:
-            break
-        aim *= 0.99 * limit / reached
-        if not low < aim < high:
-            aim = (low + min(high, 2 * low)) / 2
-    if best is None:
-        plan = smallest_plan(case.anatomy, way, losses, costs, "latency_ms")
-        best = plan if steadily(measured, plan.network) <= KEPT * limit else None
-    if best is None:
-        click.echo(f"{way}: nothing keeps {limit:.3f} ms")
+            many = share
     return best

@@ -38,7 +38,7 @@ def halved(anatomy: Anatomy) -> dict[str, list[int]]:
 
 def by_table(found: Anatomy, costs: Costs, sizes: Mapping[str, int]) -> float:
     """Cost of sizes, by hand."""
-    gone = {f.name: 1 - sizes[f.name] / len(f.groups) for f in found.families}
-    saved = sum(costs.saved[f.name][sizes_of(f).index(sizes[f.name])] for f in found.families)
-    twice = sum(value * gone[a] * gone[b] for (a, b), value in costs.overlaps.items())
+    place = {f.name: sizes_of(f).index(sizes[f.name]) for f in found.families}
+    saved = sum(costs.saved[name][at] for name, at in place.items())
+    twice = sum(both[place[a], place[b]] for (a, b), both in costs.overlaps.items())
     return costs.whole - saved + twice

@@ -1,7 +1,7 @@
 """Which channels stay: the least loss within limits, proven by an integer program.
 
 Every family keeps one of some sizes. What two families that meet in a layer save is not the sum of
-what each saves; the overlap, a product of both choices, is made linear by a transport of one
+what each saves; the overlap, which depends on both choices, is made linear by a transport of one
 choice to the other, which is exact where choices are whole numbers.
 """
 
@@ -115,7 +115,6 @@ class _Program:
 
     def __init__(self, anatomy: Anatomy, losses: Mapping[str, Array]) -> None:
         self._sizes = {family.name: sizes_of(family) for family in anatomy.families}
-        self._counts = {family.name: len(family.groups) for family in anatomy.families}
         self._starts: dict[str, int] = {}
         self._rows: list[tuple[dict[int, float], float, float]] = []
         start = 0
@@ -144,22 +143,17 @@ class _Program:
 
     def row(self, costs: Costs) -> Array:
         """What each variable saves."""
-        for pair, value in costs.overlaps.items():
-            if value and pair not in self._pairs:
+        overlaps = {pair: both for pair, both in costs.overlaps.items() if both.any()}
+        for pair in overlaps:
+            if pair not in self._pairs:
                 self._add_pair(pair)
         row = np.zeros(self._count)
         for name, start in self._starts.items():
             row[start : start + len(self._sizes[name])] = costs.saved[name]
-        for (one, other), value in costs.overlaps.items():
-            if value:
-                start = self._pairs[one, other]
-                twice = np.outer(self._gone(one), self._gone(other)).reshape(-1)
-                row[start : start + len(twice)] -= value * twice
+        for pair, both in overlaps.items():
+            start = self._pairs[pair]
+            row[start : start + both.size] -= both.reshape(-1)
         return row
-
-    def _gone(self, name: str) -> Array:
-        """Share of a family that is gone, per size."""
-        return 1 - np.array(self._sizes[name]) / self._counts[name]
 
     def _add_pair(self, pair: tuple[str, str]) -> None:
         """A variable per pair of sizes, whose sums are the choices of either."""

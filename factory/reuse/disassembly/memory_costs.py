@@ -6,12 +6,10 @@ that exist then, and either is a sum over families, so a limit holds if it holds
 
 from __future__ import annotations
 
-import numpy as np
-
 from ...graph.memory import Buffer, activation_bytes, live_buffers
-from ...graph.network import Array, Network, tensor_shapes
+from ...graph.network import Network, tensor_shapes
 from ...units import MIB
-from .costs import Costs, shares_of, sizes_of
+from .costs import Costs, gone_of, shares_of
 from .families import Anatomy
 
 WEIGHT_MIB = 4e6 / MIB  # of a million parameters
@@ -28,6 +26,7 @@ def memory_costs(anatomy: Anatomy, answering: Network, mparams: Costs) -> dict[s
     network, shapes = answering, tensor_shapes(answering)
     weights = sum(array.nbytes for array in network.weights.values()) / MIB
     overlaps = {pair: WEIGHT_MIB * value for pair, value in mparams.overlaps.items()}
+    gone = {family.name: gone_of(family) for family in anatomy.families}
     owners = {group: f.name for f in anatomy.families for group in f.groups}
     found: dict[str, Costs] = {}
     for live in _greatest(live_buffers(network, shapes)):
@@ -36,7 +35,7 @@ def memory_costs(anatomy: Anatomy, answering: Network, mparams: Costs) -> dict[s
             size = activation_bytes({buffer}, shapes) / MIB
             groups = anatomy.found.channels.get(buffer.tensor)
             for name, share in shares_of(groups, owners).items():
-                saved[name] = saved[name] + size * share * _gone(anatomy, name)
+                saved[name] = saved[name] + size * share * gone[name]
         whole = weights + activation_bytes(live, shapes) / MIB
         found[f"memory_mib@{len(found)}"] = Costs(whole=whole, saved=saved, overlaps=overlaps)
     return found
@@ -49,9 +48,3 @@ def _greatest(rows: list[set[Buffer]]) -> list[set[Buffer]]:
         if not any(live <= other for other in kept):
             kept.append(live)
     return kept
-
-
-def _gone(anatomy: Anatomy, name: str) -> Array:
-    """Share of a family that is gone, per size."""
-    family = next(family for family in anatomy.families if family.name == name)
-    return np.asarray(1 - np.array(sizes_of(family)) / len(family.groups))

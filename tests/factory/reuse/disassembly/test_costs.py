@@ -1,4 +1,4 @@
-"""What leaving channels out saves: counted, timed, and in memory."""
+"""What leaving channels out saves: counted, and in memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 import pytest
 from small_inputs import by_table
-from small_networks import NETS, Net, plain
+from small_networks import NETS, Net
 
 from nnfactory.factory.errors import BudgetError
 from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.memory import peak_bytes
 from nnfactory.factory.graph.network import Network, tensor_shapes
 from nnfactory.factory.reuse.disassembly.choice import choose
-from nnfactory.factory.reuse.disassembly.costs import counted, left_of, sizes_of, timed
+from nnfactory.factory.reuse.disassembly.costs import counted, left_of, sizes_of
 from nnfactory.factory.reuse.disassembly.families import anatomy_of, narrowed
 from nnfactory.factory.reuse.disassembly.memory_costs import memory_costs
 from nnfactory.factory.units import MIB
@@ -40,42 +40,6 @@ def test_tables_count_what_networks_have(name: str):
         assert by_table(found, tables["mmacs"], sizes) == pytest.approx(macs)
         params = parameter_count(network) / 1e6
         assert by_table(found, tables["mparams"], sizes) == pytest.approx(params)
-
-
-def test_latency_of_families_adds_up_where_the_device_counts_multiply_adds():
-    """A device that takes a microsecond per thousand: the measured table is the counted one."""
-    found = anatomy_of(plain())
-    macs = counted(found)["mmacs"]
-
-    def latency(network: Network) -> float:
-        return 1e-3 * sum(row.macs for row in op_costs(network, tensor_shapes(network)))
-
-    table = timed(found, latency, macs)
-    for family in found.families:
-        assert table.saved[family.name] == pytest.approx(1e3 * macs.saved[family.name], rel=1e-6)
-    for pair, value in table.overlaps.items():
-        assert value == pytest.approx(1e3 * macs.overlaps[pair], rel=0.2)
-
-
-def test_what_all_families_save_together_is_divided_among_them():
-    """A runtime that works on blocks of eight channels: one family of four saves nothing alone."""
-
-    def latency_ms(network: Network) -> float:
-        makers = {"c1": 3, "c2": 0, "c3": 0}
-        total = 0.0
-        for node in network.nodes:
-            if node.op_type == "Conv":
-                width, inside = network.weights[node.input[1]].shape[:2]
-                blocks = -(-width // 8) * -(-inside // 8)
-                total += blocks + makers.get(node.output[0], 0)
-        return total
-
-    found = anatomy_of(plain())
-    table = timed(found, latency_ms, counted(found)["mmacs"])
-    for share in (0.25, 0.5, 0.75):
-        sizes = {f.name: max(1, round(share * len(f.groups))) for f in found.families}
-        network, _ = narrowed(found, {name: range(size) for name, size in sizes.items()})
-        assert left_of(found, table, sizes) == pytest.approx(latency_ms(network), abs=0.35)
 
 
 def test_memory_is_limited_at_every_moment():
