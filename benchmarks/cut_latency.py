@@ -5,8 +5,8 @@
 ``nnfactory disassemble`` chooses channels by a table of latencies: a sum over layers, each measured
 by itself at all widths. Here random cut networks are measured as a whole, time of the processor in
 one thread beside the whole network. ``layers`` is how far they are from the table, and
-``multiply_adds`` how far from multiply-adds scaled to the whole network: the square root of the
-mean of (measured / predicted - 1) squared, with a 95 % interval (bootstrap over networks).
+``multiply_adds`` how far from the same sum of multiply-adds, scaled in the same way: the square
+root of the mean of (measured / predicted - 1) squared, with a 95 % interval (bootstrap over networks).
 ``seconds`` is what the table takes, ``measured`` the layers of it. Written to
 ``results/cut_latency.csv``.
 """
@@ -28,8 +28,9 @@ from steady_latency import Beside
 
 from nnfactory.api.component_case import Case, open_case
 from nnfactory.devices.parts import PartLatency
-from nnfactory.factory.graph.network import Array, Network
-from nnfactory.factory.reuse.disassembly.costs import counted, dependents, left_of, sizes_of
+from nnfactory.factory.graph.costs import op_costs
+from nnfactory.factory.graph.network import Array, Network, tensor_shapes
+from nnfactory.factory.reuse.disassembly.costs import dependents, left_of, sizes_of
 from nnfactory.factory.reuse.disassembly.families import Anatomy, narrowed
 from nnfactory.factory.reuse.disassembly.layer_latency import timed
 
@@ -74,20 +75,23 @@ def _row(name: str, case: Case) -> dict[str, object]:
         return parts.of(network)
 
     began = time.perf_counter()
-    tables = counted(anatomy)["mmacs"], timed(anatomy, whole_ms, layer_ms)
+    table = timed(anatomy, whole_ms, layer_ms)
     seconds = time.perf_counter() - began
-    seen = np.array(
-        [
-            (whole_ms(network), *(table.whole / left_of(anatomy, table, sizes) for table in tables))
-            for sizes, network in _drawn(anatomy)
-        ]
-    )
-    seen[:, 0] /= whole_ms(anatomy.network)
+    tables = {"layers": table, "multiply_adds": timed(anatomy, whole_ms, _mmacs)}
+    errors: dict[str, list[float]] = {of: [] for of in tables}
+    for sizes, network in _drawn(anatomy):
+        ms = whole_ms(network)
+        for of, table in tables.items():
+            errors[of].append(ms / left_of(anatomy, table, sizes) - 1)
     row: dict[str, object] = {"network": name, "families": len(anatomy.families)}
     row |= {"measured": layers[0], "seconds": round(seconds, 1), "networks": DRAWN}
-    for column, of in ((2, "layers"), (1, "multiply_adds")):
-        row |= _errors(of, seen[:, 0] * seen[:, column] - 1)
+    for of, mine in errors.items():
+        row |= _errors(of, np.array(mine))
     return row
+
+
+def _mmacs(network: Network) -> float:
+    return sum(row.macs for row in op_costs(network, tensor_shapes(network))) / 1e6
 
 
 def _drawn(anatomy: Anatomy) -> Iterator[tuple[dict[str, int], Network]]:
