@@ -6,8 +6,8 @@
 by itself at all widths. Here random cut networks are measured as a whole, time of the processor in
 one thread beside the whole network. ``layers`` is how far they are from the table, and
 ``multiply_adds`` how far from the same sum of multiply-adds, scaled in the same way: the square
-root of the mean of (measured / predicted - 1) squared, with a 95 % interval (bootstrap over networks).
-``seconds`` is what the table takes, ``measured`` the layers of it. Written to
+root of the mean of (measured / predicted - 1) squared, with a 95 % interval (bootstrap over
+networks). ``seconds`` is what the table takes, ``measured`` the layers of it. Written to
 ``results/cut_latency.csv``.
 """
 

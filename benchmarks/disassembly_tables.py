@@ -96,8 +96,8 @@ def _latencies() -> str:
         "Random cut networks, some branches left out, measured as a whole and held against the "
         "table that channels are chosen by, a sum over layers, and against the same sum of "
         "multiply-adds, scaled in the same way: the root of the mean squared relative error in "
-        "percent, with 95 % intervals (`cut_latency.csv`). Before a component is made its whole network is measured, whatever "
-        "the table says:"
+        "percent, with 95 % intervals (`cut_latency.csv`). Before a component is made its whole "
+        "network is measured, whatever the table says:"
     )
     cells = [
         [
