@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .network import BINS
+
 MANY = 8  # positions per box of the one-to-many heads
+SHARPNESS = 0.2  # weight of the distribution focal loss, as a share of that of the boxes
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -93,6 +96,7 @@ def detection_loss(
     strides: Tensor,
     *,
     top: int,
+    sides: Tensor | None = None,
 ) -> Tensor:
     """Loss per image (B,): cross entropy of the scores and GIoU of the assigned boxes.
 
@@ -103,6 +107,8 @@ def detection_loss(
         centers: See :func:`assign`.
         strides: See :func:`assign`.
         top: Positions per box.
+        sides: Logits (B, A, 4 x bins) of distributions that the boxes are the expectation of; they
+            get the distribution focal loss, too.
     """
     owner, quality = assign(logits.sigmoid(), boxes, centers, strides, targets, top)
     image, position = torch.nonzero(owner >= 0, as_tuple=True)
@@ -116,8 +122,32 @@ def detection_loss(
     focus = torch.where(goal > 0, torch.ones_like(goal), logits.detach().sigmoid() ** 1.5)
     per_image = (classify * focus).sum((1, 2))
     localize = weight * (1 - giou(boxes[image, position], box[:, 1:]))
+    if sides is not None:
+        away = torch.cat((centers[position] - box[:, 1:3], box[:, 3:] - centers[position]), 1)
+        goals = away / strides[position, None]
+        localize = localize + SHARPNESS * weight * distribution_loss(sides[image, position], goals)
     per_image = per_image + 2.5 * torch.zeros_like(per_image).index_add(0, image, localize)
     return per_image / scale
+
+
+def distribution_loss(raw: Tensor, distances: Tensor) -> Tensor:
+    """Cross entropy (N,) of the two bins next to every distance, mean over the four sides.
+
+    Args:
+        raw: Logits (N, 4 x bins).
+        distances: In strides (N, 4); what lies outside of the bins counts as their end.
+
+    Source:
+        Distribution focal loss of Li et al., "Generalized Focal Loss", arXiv:2006.04388, equation
+        6, with bins that widen: a box is as far off as it is large.
+    """
+    bins = torch.tensor(BINS, dtype=raw.dtype, device=raw.device)
+    goal = distances.to(raw.dtype).clamp(BINS[0], BINS[-1])
+    right = torch.searchsorted(bins, goal.contiguous(), right=True).clamp(1, len(BINS) - 1)
+    part = (goal - bins[right - 1]) / (bins[right] - bins[right - 1])
+    logs = torch.log_softmax(raw.unflatten(-1, (4, len(BINS))), -1)
+    nearest = [logs.gather(-1, (right + step)[..., None])[..., 0] for step in (-1, 0)]
+    return -((1 - part) * nearest[0] + part * nearest[1]).mean(-1)
 
 
 def detection_distillation(

@@ -15,6 +15,7 @@ from .recipe import Architecture
 
 Widths = Sequence[int]  # active groups per slot, in the order of ``Supernet.slots``
 Gates = Sequence[Tensor | None]
+BINS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # distances in strides
 
 
 class Supernet(nn.Module):
@@ -102,7 +103,9 @@ class Detector(Supernet):
 
     Every position of a head predicts class logits and the distances (left, top, right, bottom)
     to its box, in units of the stride, before a softplus. A second pair of 1x1 layers, trained
-    one-to-many on the same features, is dropped after training.
+    one-to-many on the same features, is dropped after training; its distances are distributions
+    over :data:`BINS`, which teach the features more than a number does and need not be decoded in
+    what is shipped.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -118,7 +121,7 @@ class Detector(Supernet):
         self.classes = self._layers(architecture.classes, bias=-math.log(99.0))
         self.boxes = self._layers(4, bias=1.0)
         self.classes_many = self._layers(architecture.classes, bias=-math.log(99.0))
-        self.boxes_many = self._layers(4, bias=1.0)
+        self.boxes_many = self._layers(4 * len(BINS), bias=0.0)
 
     def _head_blocks(self) -> nn.ModuleList:
         shape = self.architecture
@@ -181,7 +184,12 @@ class Detector(Supernet):
         return outputs
 
     def predict(self, maps: Sequence[Tensor], *, many: bool = False) -> tuple[Tensor, Tensor]:
-        """Predictions of the one-to-one heads, or of the one-to-many ones."""
+        """Predictions of the one-to-one heads, or of the one-to-many ones.
+
+        Returns:
+            Class logits (B, A, K), and raw distances (B, A, 4); of the one-to-many heads logits of
+            their distributions (B, A, 4 x bins).
+        """
         classes = self.classes_many if many else self.classes
         boxes = self.boxes_many if many else self.boxes
         logits = [layer(m).flatten(2) for layer, m in zip(classes, maps[0::2], strict=True)]
@@ -204,10 +212,25 @@ class Detector(Supernet):
         return torch.cat(centers), torch.cat(strides)
 
 
+def distances_from_bins(raw: Tensor) -> Tensor:
+    """Expected distances (B, A, 4), in strides, from logits over bins (B, A, 4 x bins).
+
+    Source:
+        Li et al., "Generalized Focal Loss", arXiv:2006.04388, equation 4; their bins are even.
+    """
+    shares = torch.softmax(raw.unflatten(-1, (4, len(BINS))), -1)
+    return shares @ torch.tensor(BINS, dtype=raw.dtype, device=raw.device)
+
+
+def boxes_around(distances: Tensor, centers: Tensor, strides: Tensor) -> Tensor:
+    """Boxes xyxy in pixels (B, A, 4) from distances to their sides in strides (B, A, 4)."""
+    distances = distances * strides[:, None]
+    return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), -1)
+
+
 def boxes_from_distances(raw: Tensor, centers: Tensor, strides: Tensor) -> Tensor:
     """Boxes xyxy in pixels (B, A, 4) from raw distances (B, A, 4)."""
-    distances = F.softplus(raw) * strides[:, None]
-    return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), -1)
+    return boxes_around(F.softplus(raw), centers, strides)
 
 
 def supernet_from_architecture(architecture: Architecture) -> Classifier | Detector:

@@ -13,7 +13,14 @@ from ..datasets import Images
 from .alter import altered
 from .augment import augment_cls, augment_det, random_views, resized, tensor_from_pixels
 from .detection_loss import MANY, detection_distillation, detection_loss
-from .network import Classifier, Detector, Widths, boxes_from_distances
+from .network import (
+    Classifier,
+    Detector,
+    Widths,
+    boxes_around,
+    boxes_from_distances,
+    distances_from_bins,
+)
 from .paste import pasted
 from .recipe import Training
 from .teacher import TeacherAnswers
@@ -119,25 +126,32 @@ class DetectionObjective:
         inputs, targets = augment_det(inputs, boxes, rng, mosaic=mosaic)
         return altered(inputs, self.training.alterations, rng), targets
 
-    def _predict(self, maps: list[Tensor], size: int, *, many: bool) -> tuple[Tensor, Tensor]:
-        logits, raw = self.network.predict(maps, many=many)
-        centers, strides = (table.to(raw.device) for table in self.anchors[size])
-        return logits.float(), boxes_from_distances(raw.float(), centers, strides)
+    def _predict(self, maps: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
+        logits, raw = self.network.predict(maps)
+        return logits.float(), boxes_from_distances(raw.float(), *self._anchors(size, raw))
 
-    def _loss(self, maps: list[Tensor], targets: Tensor, size: int, *, many: bool) -> Tensor:
-        logits, boxes = self._predict(maps, size, many=many)
-        centers, strides = (table.to(logits.device) for table in self.anchors[size])
-        top = MANY if many else 1
-        return detection_loss(logits, boxes, targets, centers, strides, top=top).mean()
+    def _anchors(self, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        centers, strides = self.anchors[size]
+        return centers.to(like.device), strides.to(like.device)
+
+    def _loss(self, maps: list[Tensor], targets: Tensor, size: int) -> Tensor:
+        logits, boxes = self._predict(maps, size)
+        anchors = self._anchors(size, logits)
+        return detection_loss(logits, boxes, targets, *anchors, top=1).mean()
+
+    def _loss_of_many(self, maps: list[Tensor], targets: Tensor, size: int) -> Tensor:
+        logits, raw = (found.float() for found in self.network.predict(maps, many=True))
+        anchors = self._anchors(size, logits)
+        boxes = boxes_around(distances_from_bins(raw), *anchors)
+        return detection_loss(logits, boxes, targets, *anchors, top=MANY, sides=raw).mean()
 
     def full_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """One-to-one and one-to-many loss of the full network."""
         size = self.network.architecture.input_size
         maps = self.network.embed(inputs)
         with torch.no_grad():
-            self.teacher = self._predict(maps, size, many=False)
-        many = self._loss(maps, targets, size, many=True)
-        return many + self._loss(maps, targets, size, many=False)
+            self.teacher = self._predict(maps, size)
+        return self._loss_of_many(maps, targets, size) + self._loss(maps, targets, size)
 
     def narrow_loss(self, inputs: Tensor, targets: Tensor, widths: Widths, size: int) -> Tensor:
         """Both losses of the narrower network and its distance from the full one.
@@ -149,12 +163,11 @@ class DetectionObjective:
         scale = torch.tensor([1.0] + [size / largest] * 4, device=targets.device)
         targets = torch.where(targets[..., :1] < 0, targets, targets * scale)
         maps = self.network.embed(resized(inputs, size), widths)
-        own = 0.5 * self._loss(maps, targets, size, many=True) + 0.5 * self._loss(
-            maps, targets, size, many=False
-        )
+        many, one = self._loss_of_many(maps, targets, size), self._loss(maps, targets, size)
+        own = 0.5 * many + 0.5 * one
         if size != largest:
             return own
-        distance = detection_distillation(*self._predict(maps, size, many=False), *self.teacher)
+        distance = detection_distillation(*self._predict(maps, size), *self.teacher)
         return own + self.training.distillation * distance
 
 

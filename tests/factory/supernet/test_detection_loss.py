@@ -13,9 +13,11 @@ from nnfactory.factory.supernet.detection_loss import (  # noqa: E402
     assign,
     detection_distillation,
     detection_loss,
+    distribution_loss,
     giou,
     pairwise_iou,
 )
+from nnfactory.factory.supernet.network import BINS, distances_from_bins  # noqa: E402
 
 SIDE, STRIDE = 64, 8
 SEEDS = st.integers(0, 10**6)
@@ -175,3 +177,28 @@ def test_distillation_is_zero_for_the_teacher_itself_and_positive_otherwise():
     same = detection_distillation(logits, boxes, logits, boxes)
     assert same.item() == pytest.approx(0, abs=1e-5)
     assert detection_distillation(logits - 1, boxes + 1, logits, boxes).item() > 0.01
+
+
+def test_a_distribution_is_pulled_to_the_bins_beside_the_distance():
+    distances = torch.tensor([[0.25, 3.5, 16.0, 1.0], [-2.0, 99.0, 5.0, 0.0]])
+    raw = torch.zeros(2, 4 * len(BINS), requires_grad=True)
+    (distribution_loss(raw, distances)).sum().backward()
+    pulled = -raw.grad.unflatten(1, (4, len(BINS))) + 0  # towards higher logits
+    for image, side, beside in (
+        (0, 0, {0.0, 0.5}), (0, 1, {3.0, 4.0}), (0, 2, {16.0}), (0, 3, {1.0}), (1, 0, {0.0}),
+        (1, 1, {16.0}), (1, 2, {4.0, 6.0}),
+    ):  # fmt: skip
+        assert {b for b, up in zip(BINS, pulled[image, side], strict=True) if up > 0} == beside
+
+
+def test_the_best_distribution_expects_the_distance():
+    goal = torch.tensor([[0.25, 3.5, 11.0, 1.7]])
+    raw = torch.zeros(1, 4 * len(BINS), requires_grad=True)
+    optimizer = torch.optim.Adam([raw], lr=0.3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        distribution_loss(raw, goal).sum().backward()
+        optimizer.step()
+    assert distances_from_bins(raw[None])[0].detach() == pytest.approx(goal, abs=0.02)
+    worse = distribution_loss(torch.zeros_like(raw), goal)
+    assert distribution_loss(raw, goal) < worse
