@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,8 @@ def disassemble(
             finish=epochs, images=images, out_dir=out_dir, overwrite=overwrite,
             command=shlex.join(words), report=report,
         )  # fmt: skip
+    if share is not None:
+        budget = replace(budget, latency_ms=share * made.whole_ms)
     table = result_table(made.result, words) | {
         "families": [table_from_noun(view) for view in made.families],
         "classes": [table_from_noun(view) for view in made.classes],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,20 @@ def test_a_share_of_the_latency_is_kept_when_measured(photos: Path, run: Run):
         table = json.loads(done.stdout)
         assert table["measurement"]["p50_ms"] <= 0.8 * table["whole_ms"] * 1.001
         assert table["values"] in ("contributions", "reconstruction", "both", "input size")
+
+
+def test_a_share_that_could_not_be_judged_is_said(
+    photos: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    made = api.disassemble("resnet8", photos, classes=CLASSES, share=0.8, out_dir=Path("made"))
+    assert made.result.measurement is not None
+    unsure = replace(made.result.measurement, verdict="INCONCLUSIVE")
+    answer = replace(made, result=replace(made.result, measurement=unsure))
+    monkeypatch.setattr(api, "disassemble", lambda *_, **__: answer)
+    words = ["disassemble", "resnet8", "--classes", ",".join(CLASSES), "--data", photos]
+    done = run(*words, "--share", "0.8")
+    assert done.exit_code == 6
+    assert "could not be judged" in done.output
 
 
 def test_on_a_board_the_latency_is_estimated(photos: Path):

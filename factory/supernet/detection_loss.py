@@ -145,7 +145,7 @@ def distribution_loss(raw: Tensor, distances: Tensor) -> Tensor:
     goal = distances.to(raw.dtype).clamp(BINS[0], BINS[-1])
     right = torch.searchsorted(bins, goal.contiguous(), right=True).clamp(1, len(BINS) - 1)
     part = (goal - bins[right - 1]) / (bins[right] - bins[right - 1])
-    logs = torch.log_softmax(raw.unflatten(-1, (4, len(BINS))), -1)
+    logs = torch.log_softmax(raw.reshape(*raw.shape[:-1], 4, len(BINS)), -1)
     nearest = [logs.gather(-1, (right + step)[..., None])[..., 0] for step in (-1, 0)]
     return -((1 - part) * nearest[0] + part * nearest[1]).mean(-1)
 

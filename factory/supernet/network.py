@@ -218,7 +218,7 @@ def distances_from_bins(raw: Tensor) -> Tensor:
     Source:
         Li et al., "Generalized Focal Loss", arXiv:2006.04388, equation 4; their bins are even.
     """
-    shares = torch.softmax(raw.unflatten(-1, (4, len(BINS))), -1)
+    shares = torch.softmax(raw.reshape(*raw.shape[:-1], 4, len(BINS)), -1)
     return shares @ torch.tensor(BINS, dtype=raw.dtype, device=raw.device)
 
 

@@ -66,11 +66,14 @@ def timed(
 
 
 def _of_layers(anatomy: Anatomy, layer_ms: Latency, report: Report) -> Costs:
-    """What layers take by themselves, and what families save of it."""
+    """What layers that change take by themselves, and what families save of it."""
     saved = {family.name: np.zeros(len(sizes_of(family))) for family in anatomy.families}
     overlaps: dict[Pair, Array] = {}
-    total, ends, layers = 0.0, _left_out(anatomy), list(_layers(anatomy))
-    widths = _Widths(layer_ms)
+    total, ends, widths = 0.0, _left_out(anatomy), _Widths(layer_ms)
+    layers = [
+        layer for layer in _layers(anatomy)
+        if layer.reads or layer.writes or layer.node.name in ends
+    ]  # fmt: skip
     for done, layer in enumerate(layers):
         report("latency", done, len(layers))
         whole = widths.ms(layer, 0, 0)
@@ -96,8 +99,8 @@ class _Layer:
 
     Attributes:
         node: The layer.
-        inputs: Channels that it reads.
-        outputs: Channels that it writes; of one that goes channel by channel those that it reads.
+        inputs: Channels that it reads; of one whose channels come in groups those that it writes.
+        outputs: Channels that it writes.
         sides: Of its input, and of its output: (H, W), or () of vectors.
         weight: Shape.
         reads: Of its inputs.
@@ -114,7 +117,7 @@ class _Layer:
 
 
 def _layers(anatomy: Anatomy) -> Iterator[_Layer]:
-    """Layers that families are read or written by, and all others that branches take with them."""
+    """All layers with weights."""
     network, shapes = anatomy.network, tensor_shapes(anatomy.network)
     for node in network.nodes:
         if node.op_type not in ("Conv", "Gemm") or node.input[1] not in network.weights:
@@ -201,9 +204,9 @@ def _alone(layer: _Layer, inputs: int, outputs: int) -> Network:
     node.output.append("y")
     depth, group = inputs, attribute(node, "group", 1)
     if group != 1:
-        group = max(1, round(group * outputs / layer.outputs))
-        outputs = inputs = group * max(1, round(outputs / group))
-        depth = inputs // group
+        wide, depth = layer.weight[0] // group, layer.weight[1]  # of a group
+        group = max(1, round(outputs / wide))
+        inputs, outputs = group * depth, group * wide
         (said,) = (each for each in node.attribute if each.name == "group")
         said.CopyFrom(helper.make_attribute("group", group))
     shape = (outputs, depth) if input_axis(node) == 1 else (depth, outputs)
