@@ -171,7 +171,7 @@ class Case:
             tables = memory_costs(self.anatomy, answering, self.costs["mparams"])
             self.costs = {**self.costs, **tables}
         if budget.latency_ms is not None:
-            latency_ms, layer_ms = self.latency_on(profile), PartLatency(profile.name).of
+            latency_ms, layer_ms = self.latency_on(profile), PartLatency(profile.name).layer
             table = timed(self.anatomy, latency_ms, layer_ms, report=report)
             self.costs = {**self.costs, "latency_ms": table}
 

@@ -72,7 +72,7 @@ def _row(name: str, case: Case) -> dict[str, object]:
 
     def layer_ms(network: Network) -> float:
         layers[0] += 1
-        return parts.of(network)
+        return parts.layer(network)
 
     began = time.perf_counter()
     table = timed(anatomy, whole_ms, layer_ms)

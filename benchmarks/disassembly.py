@@ -9,9 +9,9 @@ latency of the whole network (measured here beside it, time of the processor in 
 * thresholds: Model Disassembling and Assembling (arXiv:2203.13453) with the thresholds of its code,
   streams kept; "fitted" with our compensation;
 * contributions, reconstruction, both: the exact choice under the latency by these values, fitted;
-* channels alone: of these three the one that comes nearest to the whole network on images that
-  nothing was fitted to, as ``nnfactory disassemble --keep-size`` chooses; "unfitted" without
-  compensation;
+* channels alone: of these three, searched once more, the one that comes nearest to the whole
+  network on images that nothing was fitted to, as ``nnfactory disassemble --keep-size`` chooses;
+  "unfitted" without compensation;
 * images alone: the whole network at the largest input size that keeps the latency, nothing cut;
 * ours: the nearest of all input sizes, each cut as far as the latency asks, as ``nnfactory
   disassemble`` chooses; ``side`` is its input size in pixels;

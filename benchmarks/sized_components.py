@@ -83,7 +83,7 @@ def _cut(case: Case, limit_ms: float, latency_ms: Latency) -> Sized | None:
 def tables(case: Case, latency_ms: Latency) -> dict[str, Costs]:
     """What leaving channels out saves, latency as it is measured here."""
     latency = timed(
-        case.anatomy, lambda network: steadily(latency_ms, network), PartLatency("host").of
+        case.anatomy, lambda network: steadily(latency_ms, network), PartLatency("host").layer
     )
     return {**counted(case.anatomy), "latency_ms": latency}
 

@@ -77,6 +77,16 @@ def residual(seed: int = 0) -> Network:
     return net.network(x)
 
 
+def bottleneck(seed: int = 0) -> Network:
+    """A branch of three layers beside a projection, and a stem that both read."""
+    net = Net(seed)
+    x = net.relu(net.conv("images", "stem", 8))
+    y = net.relu(net.conv(x, "inner1", 6, kernel=1))
+    y = net.relu(net.conv(y, "inner2", 6))
+    y = net.conv(y, "inner3", 8, kernel=1)
+    return net.network(net.relu(net.add("Add", [y, net.conv(x, "side", 8, kernel=1)], "sum")))
+
+
 def inception(seed: int = 0) -> Network:
     net = Net(seed)
     x = net.relu(net.conv("images", "stem", 6))
@@ -149,6 +159,7 @@ NETS = {
     "broadcast": broadcast,
     "plain": plain,
     "residual": residual,
+    "bottleneck": bottleneck,
     "inception": inception,
     "depthwise": depthwise,
     "dense": dense,

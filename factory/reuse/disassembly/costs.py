@@ -8,7 +8,7 @@ multiply-adds and parameters.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,46 @@ def counted(anatomy: Anatomy) -> dict[str, Costs]:
             if family.branch:
                 rows[0] = whole - count(_at(anatomy, family, 0))
             saved[family.name] = rows
-        found[kind] = Costs(whole=whole, saved=saved, overlaps=_overlaps(anatomy, kind))
+        alone = Costs(whole=whole, saved=saved, overlaps=_overlaps(anatomy, kind))
+        found[kind] = _with_branches(anatomy, count, alone)
     return found
+
+
+def _with_branches(anatomy: Anatomy, count: Callable[[Network], float], alone: Costs) -> Costs:
+    """Costs in which nothing more is saved of a layer that goes with a branch."""
+    overlaps = dict(alone.overlaps)
+    for branch, other in _read_in_branches(anatomy):
+        sizes = sizes_of(other)
+        place = next(i for i, size in enumerate(sizes) if size)
+        narrow = {branch.name: range(0), other.name: range(sizes[place])}
+        together = alone.whole - count(narrowed(anatomy, narrow)[0])
+        twice = alone.saved[branch.name][0] + alone.saved[other.name][place] - together
+        one, two = (branch.name, other.name), (other.name, branch.name)
+        known = alone.overlaps[one][0, place] if one in overlaps else 0.0
+        known += alone.overlaps[two][place, 0] if two in overlaps else 0.0
+        gone = gone_of(other)
+        if gone[place] and abs(twice - known) > 1e-9 * alone.whole:
+            more = np.zeros((len(sizes_of(branch)), len(sizes)))
+            more[0] = (twice - known) * gone / gone[place]
+            overlaps[one] = overlaps.get(one, 0.0) + more
+    return Costs(whole=alone.whole, saved=alone.saved, overlaps=overlaps)
+
+
+def _read_in_branches(anatomy: Anatomy) -> Iterator[tuple[Family, Family]]:
+    """Branches, and families from outside that a layer reads which goes with one."""
+    weights = anatomy.found.weights
+    for branch in anatomy.families:
+        gone = without(anatomy, branch) if branch.branch else set()
+        touched: set[int] = set()
+        for node in anatomy.network.nodes:
+            if node.name in gone:
+                touched |= {
+                    int(group) for name in node.input[1:] for axis in (0, 1)
+                    for group in weights.get((name, axis), ())
+                }  # fmt: skip
+        for other in anatomy.families:
+            if other is not branch and other.maker not in gone and touched & set(other.groups):
+                yield branch, other
 
 
 def left_of(anatomy: Anatomy, costs: Costs, sizes: Mapping[str, int]) -> float:

@@ -43,7 +43,6 @@ class Family:
         readers: Names of the layers that mix the channels with others.
         groups: The channel groups, (C,): positions in this order.
         branch: The sum that the family is all of one side of, or "": then it may go as a whole.
-        shape: What is alike in families that cost the same.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Family:
     readers: tuple[str, ...]
     groups: tuple[int, ...]
     branch: str
-    shape: tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,7 +131,7 @@ def _family(
 ) -> Family | None:
     """Channels of one maker; None for streams and for what only a layer that is not known reads."""
     wanted = set(groups)
-    makers, readers, touched = [], [], []
+    makers, readers = [], []
     for node in network.nodes:
         if not {*node.input[1:]} & network.weights.keys():
             continue
@@ -146,24 +144,19 @@ def _family(
             )
         makers += [node] if writes else []
         readers += [node] if reads else []
-        if any(wanted & set(rows.tolist()) for (w, _), rows in found.weights.items()
-               if w in node.input):  # fmt: skip
-            touched.append(node)
     if len(makers) != 1 or not readers or len(groups) < LEAST:
         return None
     (maker,) = makers
     made = found.channels.get(maker.output[0])
     if made is None or not wanted <= set(made.tolist()):
         return None
-    shape = tuple(
-        (node.op_type, network.weights[node.input[1]].shape, shapes[node.output[0]])
-        for node in touched
-    )
+    if len(set(made.tolist())) < len(made):  # channels that go in groups alone
+        return None
     return Family(
         name=maker.output[0], tensor=maker.output[0], maker=maker.name,
         readers=tuple(node.name for node in readers),
         groups=tuple(int(g) for g in made if int(g) in wanted),
-        branch=_branch(network, found, shapes, wanted, readers), shape=shape,
+        branch=_branch(network, found, shapes, wanted, readers),
     )  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from onnx import NodeProto, helper
 
 from ...graph.network import Array, Network, attribute, tensor_shapes
 from .costs import LEVELS, Costs, Pair, Report, gone_of, left_of, sizes_of, without
-from .families import Anatomy, input_axis, mixes, narrowed
+from .families import Anatomy, input_axis, narrowed
 
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 MEASURED = (1, 2, 4)  # eighths of all families, of whole networks that are measured
 
 
@@ -40,9 +41,9 @@ def timed(
 ) -> Costs:  # fmt: skip
     """Latency of cut networks, as a table.
 
-    Exact for a layer between two families, where latency is a sum over layers. Where several
-    families are joined on a side of a layer, what they save there is a line in the number of their
-    channels. What layers save is scaled to what whole networks do, of which all families are
+    A layer between two families is measured at every pair of their sizes. Where several families
+    are joined on a side of a layer, what they save there is a line in the number of their channels.
+    What layers save is scaled by one number to what whole networks do, of which all families are
     smaller.
 
     Args:
@@ -78,18 +79,29 @@ def _of_layers(anatomy: Anatomy, layer_ms: Latency, report: Report) -> Costs:
         report("latency", done, len(layers))
         whole = widths.ms(layer, 0, 0)
         total += whole
-        for name, gone in layer.reads.items():
-            saved[name] += gone.times * (whole - widths.table(layer, gone, _NOTHING)[:, 0])
-        for name, gone in layer.writes.items():
-            saved[name] += gone.times * (whole - widths.table(layer, _NOTHING, gone)[0])
-        for (one, reads), (other, writes) in itertools.product(
+        reads = {
+            name: gone.times * (whole - widths.table(layer, gone, _NOTHING)[:, 0])
+            for name, gone in layer.reads.items()
+        }
+        writes = {
+            name: gone.times * (whole - widths.table(layer, _NOTHING, gone)[0])
+            for name, gone in layer.writes.items()
+        }
+        for name, less in (*reads.items(), *writes.items()):
+            saved[name] += less
+        for (one, read), (other, written) in itertools.product(
             layer.reads.items(), layer.writes.items()
         ):
-            twice = np.outer(reads.times, writes.times) * widths.twice(layer, reads, writes)
+            twice = np.outer(read.times, written.times) * widths.twice(layer, read, written)
             overlaps[one, other] = overlaps.get((one, other), 0.0) + twice
         for name in ends.get(layer.node.name, ()):
             if name not in layer.reads and name not in layer.writes:
                 saved[name][0] += whole
+                for other, less in (*reads.items(), *writes.items()):
+                    both = overlaps.setdefault(
+                        (name, other), np.zeros((len(saved[name]), len(less)))
+                    )
+                    both[0] += less  # of a layer that is gone nothing more is saved
     return Costs(whole=total, saved=saved, overlaps=overlaps)
 
 
@@ -99,6 +111,7 @@ class _Layer:
 
     Attributes:
         node: The layer.
+        axis: Of its weight, that goes over its inputs.
         inputs: Channels that it reads; of one whose channels come in groups those that it writes.
         outputs: Channels that it writes.
         sides: Of its input, and of its output: (H, W), or () of vectors.
@@ -108,6 +121,7 @@ class _Layer:
     """
 
     node: NodeProto
+    axis: int
     inputs: int
     outputs: int
     sides: tuple[tuple[int, ...], tuple[int, ...]]
@@ -120,15 +134,15 @@ def _layers(anatomy: Anatomy) -> Iterator[_Layer]:
     """All layers with weights."""
     network, shapes = anatomy.network, tensor_shapes(anatomy.network)
     for node in network.nodes:
-        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in network.weights:
+        if node.op_type not in WEIGHTED or node.input[1] not in network.weights:
             continue
         weight = network.weights[node.input[1]].shape
-        axis = input_axis(node)
-        is_mixing = mixes(node)
+        axis = 0 if node.op_type == "ConvTranspose" else input_axis(node)
+        is_mixing = attribute(node, "group", 1) == 1
         sides = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
         yield _Layer(
-            node=node, inputs=weight[axis] if is_mixing else weight[0], outputs=weight[1 - axis],
-            sides=sides, weight=weight,
+            node=node, axis=axis, inputs=weight[axis] if is_mixing else weight[0],
+            outputs=weight[1 - axis], sides=sides, weight=weight,
             reads=_gone(anatomy, node.input[1], axis) if is_mixing else {},
             writes=_gone(anatomy, node.input[1], 1 - axis),
         )  # fmt: skip
@@ -189,7 +203,10 @@ class _Widths:
         if not inputs or not outputs:
             return 0.0
         said = tuple(sorted(each.SerializeToString() for each in layer.node.attribute))
-        key = (layer.node.op_type, said, layer.sides, layer.weight[2:], inputs, outputs)
+        of_groups = () if is_mixing else layer.weight[:2]
+        key = (
+            layer.node.op_type, said, layer.sides, of_groups, layer.weight[2:], inputs, outputs,
+        )  # fmt: skip
         if key not in self._known:
             self._known[key] = self._layer_ms(_alone(layer, inputs, outputs))
         return self._known[key]
@@ -209,7 +226,7 @@ def _alone(layer: _Layer, inputs: int, outputs: int) -> Network:
         inputs, outputs = group * depth, group * wide
         (said,) = (each for each in node.attribute if each.name == "group")
         said.CopyFrom(helper.make_attribute("group", group))
-    shape = (outputs, depth) if input_axis(node) == 1 else (depth, outputs)
+    shape = (outputs, depth) if layer.axis == 1 else (depth, outputs)
     weights = {
         "w": np.full((*shape, *layer.weight[2:]), 0.01, np.float32),
         "b": np.zeros(outputs, np.float32),

@@ -18,6 +18,8 @@ from .reconstruction import Losses
 PLANS = 8  # that are looked at, each corrected by what the last one cost
 ENOUGH, NEAR = 0.95, 1.02  # of a limit is used; limits that are as good as equal
 SPARE = 0.98  # of a limit is aimed at, where a second look differs
+ASKED = {"latency_ms": SPARE}
+EXACT = ("mparams", "mmacs")  # kinds whose tables say what a look does
 Values = Mapping[str, Mapping[str, Losses]]
 
 
@@ -78,7 +80,7 @@ class Search:
         best, low, high, factor = None, 0.0, math.inf, 1.0  # factors that did and did not do
         for _ in range(PLANS):
             aims = {
-                kind: factor * (SPARE if kind == "latency_ms" else 1.0) * limit
+                kind: limit if kind in EXACT else factor * ASKED.get(kind, 1.0) * limit
                 for kind, limit in self.limits.items()
             }
             try:

@@ -45,6 +45,16 @@ def test_families_are_inner_channels_and_streams_stay():
     assert not any(family.branch for family in anatomy_of(inception()).families)
 
 
+def test_channels_that_go_in_groups_alone_are_no_family():
+    """A grouped convolution mixes two channels at a time: one of them cannot go by itself."""
+    net = Net()
+    x = net.relu(net.conv("images", "stem", 8))
+    x = net.relu(net.conv(net.relu(net.conv(x, "up", 8)), "grouped", 8, group=4))
+    found = anatomy_of(net.network(net.relu(net.conv(x, "last", 8))))
+    assert "up" not in names(found)
+    assert "last" in names(found)
+
+
 def test_parts_of_one_output_are_families_of_their_own():
     for first in (4, 5):
         found = anatomy_of(split(first=first))

@@ -12,7 +12,7 @@ from small_networks import NETS, Net, plain
 from nnfactory.devices.parts import PartLatency
 from nnfactory.factory.graph.costs import op_costs
 from nnfactory.factory.graph.network import Network, tensor_shapes
-from nnfactory.factory.reuse.disassembly.costs import counted, left_of, sizes_of
+from nnfactory.factory.reuse.disassembly.costs import counted, dependents, left_of, sizes_of
 from nnfactory.factory.reuse.disassembly.families import Anatomy, anatomy_of, narrowed
 from nnfactory.factory.reuse.disassembly.layer_latency import timed
 
@@ -55,13 +55,18 @@ def test_where_layers_take_what_their_multiply_adds_do_tables_are_exact(name: st
         assert left_of(found, table, sizes) == pytest.approx(by_macs(cut(found, sizes)), rel=1e-6)
 
 
-def test_a_branch_takes_all_of_its_layers_with_it():
-    found = anatomy_of(NETS["residual"]())
+@pytest.mark.parametrize("name", ["residual", "bottleneck"])
+def test_a_branch_takes_all_of_its_layers_with_it(name: str):
+    """And what others would save in them is not saved once more."""
+    found, rng = anatomy_of(NETS[name]()), np.random.default_rng(0)
     table = timed(found, by_macs, by_macs)
-    whole = {f.name: len(f.groups) for f in found.families}
     branch = next(f for f in found.families if f.branch)
-    sizes = whole | {branch.name: 0}
-    assert left_of(found, table, sizes) == pytest.approx(by_macs(cut(found, sizes)), rel=1e-6)
+    for _ in range(5):
+        sizes = drawn(found, rng) | {branch.name: 0}
+        sizes |= {
+            f.name: len(f.groups) for f in found.families if f.name in dependents(found, branch)
+        }
+        assert left_of(found, table, sizes) == pytest.approx(by_macs(cut(found, sizes)), rel=1e-6)
 
 
 def test_the_steps_of_a_runtime_are_in_the_table():
@@ -88,13 +93,14 @@ def test_families_that_are_joined_save_in_proportion():
     """Steps in front of a layer that reads several families would be counted once for each."""
     net = Net()
     x = net.relu(net.conv("images", "stem", 16))
-    sides = [net.relu(net.conv(x, f"side{i}", 16, kernel=1)) for i in range(3)]
+    sides = [net.relu(net.conv(x, f"side{i}", 16, kernel=1)) for i in range(6)]
     x = net.relu(net.conv(net.add("Concat", sides, "joined", axis=1), "out", 16))
     found = anatomy_of(net.network(x))
     table = timed(found, by_blocks, by_blocks)
-    for least in (2, 8, 16):
-        sizes = {f.name: least for f in found.families}
-        assert left_of(found, table, sizes) == pytest.approx(by_blocks(cut(found, sizes)), rel=0.3)
+    whole = {f.name: 16 for f in found.families}
+    narrow_sides = whole | {f"side{i}": 2 for i in range(6)}
+    for sizes in (dict.fromkeys(whole, 10), narrow_sides):
+        assert left_of(found, table, sizes) == pytest.approx(by_blocks(cut(found, sizes)), rel=0.1)
 
 
 def test_every_width_is_measured_once():
@@ -113,7 +119,7 @@ def test_every_width_is_measured_once():
 def test_layers_can_be_measured_and_estimated(device: str):
     found = anatomy_of(NETS["depthwise"]())
     parts = PartLatency(device)
-    table = timed(found, parts.of, parts.of)
+    table = timed(found, parts.of, parts.layer)
     assert table.whole > 0
     assert all(np.isfinite(rows).all() for rows in table.saved.values())
     assert counted(found)["mmacs"].saved.keys() == table.saved.keys()

@@ -8,7 +8,7 @@ import pytest
 from small_inputs import pictures
 from small_networks import residual
 
-from nnfactory.factory.graph.costs import op_costs
+from nnfactory.factory.graph.costs import op_costs, parameter_count
 from nnfactory.factory.graph.network import Network, tensor_shapes
 from nnfactory.factory.reuse.disassembly.component import Plan, component_of, values_of
 from nnfactory.factory.reuse.disassembly.costs import counted
@@ -102,3 +102,23 @@ def test_the_smallest_plan_is_tried_where_tables_see_none(anatomy: Anatomy, valu
     assert plan is not None
     (limit,) = search.limits.values()
     assert 0.1 * mmacs(plan.network) <= limit
+
+
+def test_a_limit_that_is_counted_is_not_tightened_by_a_latency_that_was_wrong(
+    anatomy: Anatomy, values
+):
+    costs = counted(anatomy)
+    search = Search(
+        anatomy=anatomy, costs={**costs, "latency_ms": costs["mmacs"]},
+        limits={"mparams": 0.6 * costs["mparams"].whole, "latency_ms": costs["mmacs"].whole},
+        look=lambda network: {
+            "mparams": parameter_count(network) / 1e6, "latency_ms": 1.5 * mmacs(network),
+        },
+    )  # fmt: skip
+    alone = Search(
+        anatomy=anatomy, costs=costs, limits={"mparams": search.limits["mparams"]}, look=search.look
+    )
+    found, free = (each.plan("both", values["both"]) for each in (search, alone))
+    assert found is not None
+    assert free is not None
+    assert found.choice.sizes == free.choice.sizes, "the latency is kept, and parameters are used as before"
