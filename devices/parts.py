@@ -57,10 +57,16 @@ def _median_ms(network: Network, most: int = RUNS) -> float:
     with OnnxRuntimeRunner(model) as runner:
         warm_up(runner.run, WARMUP_SECONDS)
         found = list(time_runs(runner.run, RUNS).cpu_ms)  # others may be at work
-        more = min(most, round(SHORT_MS / max(float(np.median(found)), 1e-3))) - RUNS
-        if more > 0:
+        more = _more_runs(float(np.median(found)), most)
+        if more:
             found += time_runs(runner.run, more).cpu_ms
         return float(np.median(found))
+
+
+def _more_runs(ms: float, most: int) -> int:
+    """How many runs of some milliseconds fit into a short time: none, or two at least."""
+    more = min(most, round(SHORT_MS / max(ms, 1e-3))) - RUNS
+    return more if more >= 2 else 0  # fewer cannot be timed
 
 
 def _nothing() -> Network:

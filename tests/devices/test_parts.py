@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from nnfactory.devices.parts import PartLatency
+from nnfactory.devices.parts import RUNS, PartLatency, _more_runs
 from nnfactory.devices.predictor import predictor_for
 from nnfactory.factory.errors import DeviceError
 from nnfactory.factory.graph.costs import op_costs
@@ -44,3 +44,19 @@ def test_on_this_machine_a_larger_part_takes_longer():
 def test_a_board_that_nothing_is_known_about_is_refused():
     with pytest.raises(DeviceError, match="Nothing is known about latency"):
         PartLatency("abacus")
+
+
+def test_layers_that_others_are_compared_with_are_measured_and_estimated():
+    for device in ("host", "jetson-orin-nano"):
+        parts = PartLatency(device)
+        assert parts.layer(conv(64, 32)) > parts.layer(conv(8, 4)), device
+
+
+@pytest.mark.parametrize("most", [RUNS, 300])
+def test_runs_that_are_added_can_be_timed(most: int):
+    """One run alone cannot."""
+    added = {_more_runs(ms, most) for ms in np.geomspace(1e-4, 10, 2000)}
+    assert 0 in added
+    assert 1 not in added
+    assert min(added) == 0
+    assert max(added) == most - RUNS

@@ -121,4 +121,6 @@ def test_a_limit_that_is_counted_is_not_tightened_by_a_latency_that_was_wrong(
     found, free = (each.plan("both", values["both"]) for each in (search, alone))
     assert found is not None
     assert free is not None
-    assert found.choice.sizes == free.choice.sizes, "the latency is kept, and parameters are used as before"
+    assert found.choice.sizes == free.choice.sizes, (
+        "the latency is kept, and parameters are used as before"
+    )
